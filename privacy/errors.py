@@ -1,0 +1,106 @@
+"""Everything that the proofs in ``privacy`` raise on purpose.
+
+::
+
+    PrivacyError
+    ├── CanonicalError            a value has no canonical JSON form
+    ├── KeyUnusable               a key file is missing, malformed or readable by others
+    ├── SignatureInvalid          a signature does not belong to these bytes and this key
+    ├── EventInvalid              a mechanism event that no accountant can price
+    ├── ReceiptInvalid            a receipt is malformed or does not verify
+    ├── ExchangeInvalid           a message between hub and node is malformed
+    ├── ReleaseInvalid            a release is incomplete, extended or changed
+    ├── StoreError                a database file cannot be used
+    │   ├── StoreBusy             another process held it for too long
+    │   └── TamperedStore         its content is not what was sealed, signed or chained
+    ├── LedgerError               a reservation or commit that the ledger refuses
+    │   ├── BudgetExceeded        its cost does not fit into the department's budget
+    │   └── AlreadyReserved       the same run and round was charged before
+    └── AuditError                the audit log refuses
+        ├── AuditEntryInvalid     an entry holds something that a log must not hold
+        └── AuditUnavailable      the log cannot promise durability any more
+"""
+
+# ruff: noqa: N818 - a name says what happened; "Error" at its end would add nothing
+
+
+class PrivacyError(Exception):
+    """Root of the tree; its text is written for the person who has to act on it."""
+
+
+class CanonicalError(PrivacyError):
+    """A value has no canonical JSON form."""
+
+
+class KeyUnusable(PrivacyError):
+    """A key file is missing, malformed or readable by others."""
+
+
+class SignatureInvalid(PrivacyError):
+    """A signature does not belong to these bytes and this key."""
+
+
+class EventInvalid(PrivacyError):
+    """A mechanism event that no accountant can price."""
+
+
+class ReceiptInvalid(PrivacyError):
+    """A receipt is malformed or does not verify."""
+
+
+class ExchangeInvalid(PrivacyError):
+    """A message between hub and node is malformed."""
+
+
+class ReleaseInvalid(PrivacyError):
+    """A release is incomplete, extended or changed."""
+
+
+class StoreError(PrivacyError):
+    """A database file cannot be used."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the store for longer than we wait."""
+
+
+class TamperedStore(StoreError):
+    """The store's content is not what was sealed, signed or chained."""
+
+
+class LedgerError(PrivacyError):
+    """A reservation or commit that the ledger refuses."""
+
+
+class BudgetExceeded(LedgerError):
+    """A reservation does not fit into the department's budget.
+
+    Attributes:
+        department: whose budget.
+        epsilon: what the whole history would cost with the reservation.
+        budget: the bound that it would pass.
+    """
+
+    def __init__(self, department: str, epsilon: float, budget: float) -> None:
+        super().__init__(
+            f"epsilon={epsilon:.4g} would exceed the budget of {budget:g} for department {department!r}"
+        )
+        self.department = department
+        self.epsilon = epsilon
+        self.budget = budget
+
+
+class AlreadyReserved(LedgerError):
+    """The same department, run and round was charged before."""
+
+
+class AuditError(PrivacyError):
+    """The audit log refuses."""
+
+
+class AuditEntryInvalid(AuditError):
+    """An entry holds something that a log must not hold."""
+
+
+class AuditUnavailable(AuditError):
+    """The log cannot promise durability any more, so it accepts nothing."""

@@ -1,0 +1,158 @@
+"""What crosses a department's wall: the hub's request, the node's decline or reply. Nothing else.
+
+Both sides read and write these types, so a field that is not here cannot leave a node.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from privacy.accounting.events import PoissonGaussian
+from privacy.canonical import canonical_json
+from privacy.errors import ExchangeInvalid
+from privacy.receipts import SignedReceipt
+
+Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
+Array = npt.NDArray[np.float32]
+DeclineCode = Literal[
+    "budget_exhausted",
+    "policy_mismatch",
+    "unit_not_allowed",
+    "mechanism_not_allowed",
+    "unknown_department",
+    "invalid_request",
+    "unavailable",
+]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Canonical JSON that :meth:`from_json` reads back."""
+        return canonical_json(self.model_dump(mode="json")).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read and validate a message.
+
+        Raises:
+            ExchangeInvalid: names every faulty field at once, never their values.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise ExchangeInvalid(f"{cls.__name__}: {faults}") from None
+
+
+class RoundRequest(_Message):
+    """The hub asks a node for one round. The node's own policy decides.
+
+    Attributes:
+        run_id, round, rounds: round ``round`` (from 1) of ``rounds``.
+        steps: noisy steps of this round.
+        sampling_rate: Poisson sampling probability of a unit per step.
+        noise_multiplier: noise standard deviation over clipping norm.
+        clipping_norm: L2 bound of one unit's gradient.
+        learning_rate: step size of the node's optimiser.
+        rank, alpha, targets, last_layers, factors: the LoRA adapter; ``factors`` "B" freezes A.
+        max_tokens: longest sequence, tokens.
+        unit: unit of privacy.
+        base_model_digest: digest of the base model that the adapter belongs to.
+        policy_digest: SHA-256 of the policy file the hub plans under.
+        expected_delta: the delta the hub will state; a node with another one declines.
+    """
+
+    version: Literal[1] = 1
+    run_id: Name
+    round: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=100_000)
+    steps: int = Field(ge=1, le=1_000_000)
+    sampling_rate: float = Field(gt=0, le=1)
+    noise_multiplier: float = Field(gt=0)
+    clipping_norm: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    rank: int = Field(ge=1, le=1024)
+    alpha: float = Field(gt=0)
+    targets: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64, strict=False)]
+    last_layers: int | None = Field(default=None, ge=1)
+    factors: Literal["B", "AB"]
+    max_tokens: int = Field(ge=2, le=1_000_000)
+    unit: Literal["record", "subject"]
+    base_model_digest: Digest
+    policy_digest: Digest
+    expected_delta: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.round > self.rounds:
+            raise ValueError(f"round={self.round} is beyond rounds={self.rounds}")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("targets names a module twice")
+        return self
+
+    def event(self) -> PoissonGaussian:
+        """The mechanism event that answering this request would spend."""
+        return PoissonGaussian(self.sampling_rate, self.noise_multiplier, self.steps)
+
+
+class Decline(_Message):
+    """A node's refusal: a code for programs, a reason for people, nothing about the data."""
+
+    code: DeclineCode
+    reason: str = Field(min_length=1, max_length=500)
+
+
+@dataclass(frozen=True)
+class RoundReply:
+    """A node's contribution: the noised trained tensors (float32, by name) and the signed receipt."""
+
+    update: dict[str, Array]
+    receipt: SignedReceipt
+
+    def __post_init__(self) -> None:
+        check_tensors(self.update)
+
+
+def check_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Return when every tensor is a finite float32 array.
+
+    Raises:
+        ExchangeInvalid: names the tensor and what is wrong; none at all is wrong too.
+    """
+    if not tensors:
+        raise ExchangeInvalid("an adapter without any tensor")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            raise ExchangeInvalid(f"tensor {name!r} is {kind}, not float32")
+        if not np.isfinite(tensor).all():
+            raise ExchangeInvalid(f"tensor {name!r} holds values that are not finite")
+
+
+def adapter_digest(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over a set of tensors: names, dtypes, shapes and little-endian bytes, sorted by name.
+
+    Every part is length-prefixed, so no two different sets share an encoding.
+    """
+    state = hashlib.sha256(b"intramural-adapter-v1\n")
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        tensor = tensor.astype(tensor.dtype.newbyteorder("<"), copy=False)
+        header = json.dumps([name, tensor.dtype.str, list(np.shape(tensors[name]))]).encode()
+        data = tensor.tobytes()
+        state.update(len(header).to_bytes(8, "big") + header)
+        state.update(len(data).to_bytes(8, "big"))
+        state.update(data)
+    return state.hexdigest()
