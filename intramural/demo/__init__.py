@@ -1,0 +1,1 @@
+"""The demonstration: three invented departments, from their record files to a signed release."""
