@@ -14,14 +14,11 @@
     │   ├── StoreBusy             another process held it for too long
     │   └── TamperedStore         its content is not what was sealed, signed or chained
     ├── LedgerError               a reservation or commit that the ledger refuses
-    │   ├── BudgetExceeded        its cost does not fit into the department's budget
-    │   └── AlreadyReserved       the same run and round was charged before
+    │   └── BudgetExceeded        its cost does not fit into the department's budget
     └── AuditError                the audit log refuses
         ├── AuditEntryInvalid     an entry holds something that a log must not hold
         └── AuditUnavailable      the log cannot promise durability any more
 """
-
-# ruff: noqa: N818 - a name says what happened; "Error" at its end would add nothing
 
 
 class PrivacyError(Exception):
@@ -88,10 +85,6 @@ class BudgetExceeded(LedgerError):
         self.department = department
         self.epsilon = epsilon
         self.budget = budget
-
-
-class AlreadyReserved(LedgerError):
-    """The same department, run and round was charged before."""
 
 
 class AuditError(PrivacyError):
