@@ -1,0 +1,10 @@
+"""The hub: it plans rounds, collects noised updates, aggregates, evaluates and publishes.
+
+It never sees a record or an un-noised update, and cannot overrule a department's budget.
+"""
+
+import os
+
+# Read by Flower when it is first imported; without it, importing makes the process call home.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

@@ -1,0 +1,69 @@
+"""What happens during a run, for displays and for the operator. Public facts only."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NodeDeclined:
+    """A department is not part of a round: as an event, and as it is recorded.
+
+    ``code`` is one of the node's own (:data:`privacy.exchange.DeclineCode`) or the hub's:
+    ``offline`` (not asked), ``no_reply`` (asked, silent), ``node_error`` (Flower reported an error),
+    ``rejected`` (its answer was not what it was asked for).
+    """
+
+    department: str
+    round: int
+    code: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunResumed:
+    """A run goes on after ``round`` of ``rounds`` were completed earlier."""
+
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    """The round was sent to ``departments``."""
+
+    round: int
+    rounds: int
+    departments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NodeReplied:
+    """A department's contribution was verified; its receipt states (epsilon, delta) so far."""
+
+    round: int
+    department: str
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    """The round is aggregated and its checkpoint is durable."""
+
+    round: int
+    rounds: int
+    contributed: tuple[str, ...]
+    adapter_digest: str
+
+
+Event = RunResumed | RoundStarted | NodeReplied | NodeDeclined | RoundFinished
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """An ``OnEvent`` for callers that watch nothing."""

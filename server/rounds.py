@@ -1,0 +1,317 @@
+"""The plan of a run and its checkpoint: what is fixed before round 1, and what each round adds.
+
+Both are public. The module knows neither Flower nor models.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from policies.model import Policy
+from privacy.accounting.accountant import calibrate_noise
+from privacy.canonical import canonical_json, digest
+from privacy.crashpoints import reached
+from privacy.dp.adapter import AdapterConfig
+from privacy.errors import PrivacyError
+from privacy.exchange import Array, RoundRequest, adapter_digest
+from privacy.files import write_atomic
+from privacy.receipts import SignedReceipt
+from server.errors import CheckpointUnusable, PlanInvalid
+from server.events import NodeDeclined
+
+_FILE = "checkpoint.safetensors"
+_LOCK = "checkpoint.lock"
+
+
+class RunPlan(BaseModel):
+    """Everything that is decided before the first round; all of it public.
+
+    ``noise_multiplier`` is calibrated for the whole run: ``rounds`` x ``steps`` steps cost at most
+    ``target_epsilon`` at the smallest of ``deltas`` (department -> delta).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    run_id: str
+    rounds: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    sampling_rate: float
+    noise_multiplier: float
+    clipping_norm: float
+    learning_rate: float
+    rank: int
+    alpha: int
+    targets: Annotated[tuple[str, ...], Field(strict=False)]
+    last_layers: int | None
+    factors: Literal["B", "AB"]
+    max_tokens: int
+    unit: Literal["record", "subject"]
+    minimum_nodes: int = Field(ge=1)
+    seed: int
+    target_epsilon: float
+    deltas: dict[str, float]
+    base_model_digest: str
+    policy_digest: str
+
+    @classmethod
+    def from_policy(
+        cls, policy: Policy, base_model_digest: str, *, run_id: str | None = None
+    ) -> Self:
+        """The run that ``policy.training`` describes; ``run_id`` is drawn where none is given.
+
+        Raises:
+            PlanInvalid: no noise gives the target epsilon, or a field is out of its bounds.
+        """
+        training = policy.training
+        deltas = {name: policy.budget_of(name).delta for name in policy.departments}
+        target = policy.run_epsilon()
+        try:
+            noise = calibrate_noise(
+                sampling_rate=training.sampling_rate,
+                steps=training.rounds * training.local_steps,
+                epsilon=target,
+                delta=min(deltas.values()),
+            )
+            plan = cls(
+                run_id=run_id or f"run-{uuid.uuid4().hex[:20]}",
+                rounds=training.rounds,
+                steps=training.local_steps,
+                sampling_rate=training.sampling_rate,
+                noise_multiplier=noise,
+                clipping_norm=training.clipping_norm,
+                learning_rate=training.learning_rate,
+                rank=training.rank,
+                alpha=training.alpha,
+                targets=training.targets,
+                last_layers=training.last_layers,
+                factors=training.factors,
+                max_tokens=training.max_tokens,
+                unit=policy.privacy.unit,
+                minimum_nodes=training.minimum_nodes,
+                seed=training.seed,
+                target_epsilon=target,
+                deltas=deltas,
+                base_model_digest=base_model_digest,
+                policy_digest=policy.digest,
+            )
+            plan.request(1, next(iter(deltas)))
+        except (PrivacyError, ValueError) as error:
+            raise PlanInvalid(f"no run can be planned under this policy: {error}") from None
+        return plan
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The plan without its run id: what must be unchanged for a run to be resumed."""
+        return self.model_dump(mode="json", exclude={"run_id"})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole plan, run id included."""
+        return digest(self.model_dump(mode="json"))
+
+    def adapter_config(self) -> AdapterConfig:
+        """The shape of the run's adapter."""
+        return AdapterConfig(self.rank, self.alpha, self.targets, self.last_layers, self.factors)
+
+    def request(self, round_number: int, department: str) -> RoundRequest:
+        """What ``department`` is asked in a round; the same call gives the same request.
+
+        Raises:
+            ExchangeInvalid: a field is out of its bounds.
+        """
+        return RoundRequest.from_json(
+            canonical_json(
+                {
+                    "run_id": self.run_id,
+                    "round": round_number,
+                    "rounds": self.rounds,
+                    "steps": self.steps,
+                    "sampling_rate": self.sampling_rate,
+                    "noise_multiplier": self.noise_multiplier,
+                    "clipping_norm": self.clipping_norm,
+                    "learning_rate": self.learning_rate,
+                    "rank": self.rank,
+                    "alpha": float(self.alpha),
+                    "targets": list(self.targets),
+                    "last_layers": self.last_layers,
+                    "factors": self.factors,
+                    "max_tokens": self.max_tokens,
+                    "unit": self.unit,
+                    "base_model_digest": self.base_model_digest,
+                    "policy_digest": self.policy_digest,
+                    "expected_delta": self.deltas[department],
+                }
+            )
+        )
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run after ``round`` completed rounds (0: none yet).
+
+    ``initial_digest`` identifies the adapter that the run began with, ``receipts`` are those of
+    the contributions that went into ``adapter``, in order of round and department.
+    """
+
+    plan: RunPlan
+    round: int
+    adapter: Mapping[str, Array]
+    initial_digest: str
+    receipts: tuple[SignedReceipt, ...] = ()
+    declines: tuple[NodeDeclined, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every round of the plan is complete."""
+        return self.round >= self.plan.rounds
+
+    def advanced(
+        self,
+        adapter: Mapping[str, Array],
+        receipts: tuple[SignedReceipt, ...],
+        declines: tuple[NodeDeclined, ...],
+    ) -> "RunState":
+        """The state after one more round."""
+        return replace(
+            self,
+            round=self.round + 1,
+            adapter=adapter,
+            receipts=self.receipts + receipts,
+            declines=self.declines + declines,
+        )
+
+
+class RunStore:
+    """The checkpoint of one run, one file in ``folder``, replaced atomically after each round."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / _FILE
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder against a second hub on this machine; released when the process ends.
+
+        Raises:
+            CheckpointUnusable: another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise CheckpointUnusable(
+                f"the checkpoint folder {self.folder} cannot be used: {error.strerror}"
+            ) from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointUnusable(
+                    f"another run is using the checkpoint folder {self.folder}"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, plan: RunPlan, initial_adapter: Mapping[str, Array]) -> RunState:
+        """The stored run to go on with, or a new one, stored before its first round.
+
+        A stored run keeps its own run id, so that nodes recognise a repeated round.
+
+        Raises:
+            CheckpointUnusable: the stored run had other terms; each that differs is named.
+        """
+        first = adapter_digest(initial_adapter)
+        state = self.load()
+        if state is None:
+            state = RunState(plan, 0, dict(initial_adapter), first)
+            # A crash before: no run exists. A crash after: the run exists at round 0 with this run
+            # id, and no node was asked under any other.
+            self.save(state)
+            return state
+        changed = _differences(state.plan.terms, plan.terms)
+        if first != state.initial_digest:
+            changed.append("the initial adapter is another one")
+        if changed:
+            raise CheckpointUnusable(
+                f"the run in {self.folder} was planned differently: {'; '.join(changed)}. "
+                "Finish it with the policy and model it began with, or choose another folder"
+            )
+        return state
+
+    def save(self, state: RunState) -> None:
+        """Replace the checkpoint: durable once this returns."""
+        text = canonical_json(
+            {
+                "version": 1,
+                "plan": state.plan.model_dump(mode="json"),
+                "round": state.round,
+                "initial_digest": state.initial_digest,
+                "adapter_digest": adapter_digest(state.adapter),
+                "receipts": [receipt.to_json() for receipt in state.receipts],
+                "declines": [decline.to_json() for decline in state.declines],
+            }
+        )
+        metadata = {"state": text.decode(), "sha256": hashlib.sha256(text).hexdigest()}
+        reached("checkpoint.before-write")
+        # A crash before: the last checkpoint stands, the round is asked again, and the nodes give
+        # the bytes they gave. A crash after: the run goes on with the next round.
+        write_atomic(self.path, save(dict(state.adapter), metadata=metadata))
+        reached("checkpoint.after-write")
+
+    def load(self) -> RunState | None:
+        """The stored state; None where there is none.
+
+        Raises:
+            CheckpointUnusable: the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            return self._parse()
+        except (OSError, SafetensorError, PrivacyError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointUnusable(
+                f"the checkpoint {self.path} is damaged ({error}); "
+                "restore it from a copy, or choose another folder to start a new run"
+            ) from None
+
+    def _parse(self) -> RunState:
+        with safe_open(self.path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            adapter = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["state"].encode()
+        if hashlib.sha256(text).hexdigest() != metadata["sha256"]:
+            raise ValueError("its state does not match its digest")
+        value = json.loads(text)
+        if value["version"] != 1:
+            raise ValueError(f"version {value['version']!r} is unknown")
+        if adapter_digest(adapter) != value["adapter_digest"]:
+            raise ValueError("its tensors do not match their digest")
+        return RunState(
+            plan=RunPlan.model_validate_json(canonical_json(value["plan"])),
+            round=value["round"],
+            adapter=adapter,
+            initial_digest=value["initial_digest"],
+            receipts=tuple(SignedReceipt.from_json(line) for line in value["receipts"]),
+            declines=tuple(NodeDeclined(**item) for item in value["declines"]),
+        )
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} was {before[key]!r} and is {after[key]!r}"
+        for key in before
+        if before[key] != after[key]
+    ]
