@@ -1,0 +1,346 @@
+"""The node agent: it owns a department's examples, policy, ledger and key, and answers rounds.
+
+It knows neither Flower nor sockets. Everything that the hub may learn is in the returned
+:class:`~privacy.exchange.RoundReply` or :class:`~privacy.exchange.Decline`; nothing else leaves.
+"""
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from client.errors import AgentMisconfigured
+from client.state import Question, ReplyStore
+from policies.decisions import RoundFacts, decide_round
+from policies.model import Budget, Policy
+from privacy.accounting.accountant import epsilon as composed_epsilon
+from privacy.accounting.ledger import Ledger, Reservation
+from privacy.crashpoints import reached
+from privacy.dp.adapter import Adapter, AdapterConfig
+from privacy.dp.encode import Example
+from privacy.dp.errors import DpError, TrainingFailed
+from privacy.dp.plan import DpPlan
+from privacy.errors import BudgetExceeded, ExchangeInvalid
+from privacy.exchange import (
+    Array,
+    Decline,
+    RoundReply,
+    RoundRequest,
+    adapter_digest,
+    check_tensors,
+)
+from privacy.receipts import Receipt
+from privacy.signing import SigningKey
+
+_log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+
+
+class Trainer(Protocol):
+    """What the agent needs of :class:`privacy.dp.trainer.LoraTrainer`."""
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base model in memory."""
+        ...
+
+    def initial_adapter(self, config: AdapterConfig, seed: int) -> Adapter:
+        """Tensors of the right names and shapes."""
+        ...
+
+    def train(
+        self,
+        adapter: Adapter,
+        examples: Sequence[Example],
+        plan: DpPlan,
+        learning_rate: float,
+        config: AdapterConfig,
+        progress: Progress | None = None,
+    ) -> Adapter:
+        """The trained tensors, noised."""
+        ...
+
+
+class NodeAgent:
+    """Answers rounds for one department; see :class:`client.port.Agent` for what it promises.
+
+    ``policy`` is the department's own copy. ``examples`` are scrubbed and encoded, one unit each.
+    ``state_dir`` keeps given replies. ``progress`` sees (step, steps) locally. Rounds take turns:
+    the ledger, the model and the reply store are used by one round at a time.
+
+    Raises :class:`~client.errors.AgentMisconfigured` where the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        department: str,
+        policy: Policy,
+        examples: Sequence[Example],
+        trainer: Trainer,
+        ledger: Ledger,
+        key: SigningKey,
+        state_dir: Path,
+        code_digest: str,
+        progress: Progress | None = None,
+    ) -> None:
+        if department not in policy.departments:
+            known = ", ".join(policy.departments)
+            raise AgentMisconfigured(f"no department {department!r}; the policy names {known}")
+        self.department = department
+        self._policy = policy
+        self._budget: Budget = policy.budget_of(department)
+        self._examples = examples
+        self._trainer = trainer
+        self._ledger = ledger
+        self._key = key
+        self._replies = ReplyStore(state_dir, key.verify_key)
+        self._code_digest = code_digest
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._shapes = lru_cache(maxsize=8)(self._tensor_shapes)
+        self._check_examples()
+
+    def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
+        """Answer one round; see :meth:`client.port.Agent.handle`. Never raises an ``Exception``."""
+        with self._lock:
+            try:
+                return self._answer(request, adapter)
+            except Exception as error:
+                # The text of an unforeseen error may quote what it stumbled over, so neither the
+                # hub nor the log gets it: the log has its type and place, the hub that it happened.
+                _log_place(f"round {request.round} of run {request.run_id}", error)
+                return Decline(
+                    code="unavailable",
+                    reason=f"department {self.department!r} could not answer; its own log says why",
+                )
+
+    def _answer(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
+        fault = self._fault(request, adapter)
+        if fault is not None:
+            return Decline(code="invalid_request", reason=fault[:500])
+        question = Question.of(request, adapter)
+        given = self._replies.load(question)
+        # A reply that was paid for is only given again; handing it out twice costs nothing more.
+        cost = [] if given is not None else [request.event()]
+        spent = self._ledger.read().events(self.department)
+        decision = decide_round(
+            self._policy,
+            self.department,
+            request_facts=_facts(request),
+            epsilon_after=composed_epsilon([*spent, *cost], self._budget.delta),
+        )
+        if not decision:
+            return Decline.model_validate({"code": decision.code, "reason": decision.reason[:500]})
+        if given is None:
+            return self._spend(request, adapter, question)
+        self._settle(given)
+        return given
+
+    def _spend(
+        self, request: RoundRequest, adapter: Mapping[str, Array], question: Question
+    ) -> RoundReply | Decline:
+        try:
+            reservation = self._ledger.reserve(
+                self.department,
+                request.run_id,
+                request.round,
+                request.event(),
+                self._policy.digest,
+                self._budget,
+            )
+        except BudgetExceeded as error:
+            return Decline(code="budget_exhausted", reason=str(error)[:500])
+        # A crash from here on leaves the reservation, which counts as spent, and no reply.
+        reached("agent.after-reserve")
+        try:
+            update = self._train(request, adapter)
+        except Exception as error:
+            _log_place(f"training of round {request.round} of run {request.run_id}", error)
+            return Decline(
+                code="unavailable",
+                reason=f"training failed at department {self.department!r}; the round is paid for",
+            )
+        reached("agent.after-train")
+        receipt = Receipt(
+            run_id=request.run_id,
+            round=request.round,
+            department=self.department,
+            event=request.event(),
+            epsilon=reservation.epsilon,
+            delta=self._budget.delta,
+            unit=request.unit,
+            policy_digest=self._policy.digest,
+            code_digest=self._code_digest,
+            adapter_before=question.adapter_digest,
+            adapter_after=adapter_digest(update),
+            key_id=self._key.key_id,
+        ).sign(self._key)
+        reply = RoundReply(update, receipt)
+        # Commit, then publish. A crash before this write: nothing has left, the budget is spent. A
+        # crash after it: asked again, the node finds the reply and gives the very same bytes.
+        self._replies.save(question, reply)
+        # A crash before the commit leaves a reservation with a stored reply. It counts as spent
+        # either way; the receipt's digest is noted when the round is asked for again.
+        self._ledger.commit(reservation, receipt.digest)
+        reached("agent.after-commit")
+        return reply
+
+    def _train(self, request: RoundRequest, adapter: Mapping[str, Array]) -> dict[str, Array]:
+        declared = self._policy.departments[self.department].declared_units
+        plan = DpPlan(
+            sampling_rate=request.sampling_rate,
+            steps=request.steps,
+            noise_multiplier=request.noise_multiplier,
+            clipping_norm=request.clipping_norm,
+            # Both factors are public: the true number of records never enters.
+            expected_batch_size=request.sampling_rate * declared,
+        )
+        config = _config(request)
+        update = dict(
+            self._trainer.train(
+                adapter, self._examples, plan, request.learning_rate, config, self._progress
+            )
+        )
+        _check_update(adapter, update, config)
+        return update
+
+    def _fault(self, request: RoundRequest, adapter: Mapping[str, Array]) -> str | None:
+        """What makes the request impossible to answer, in public words, or None."""
+        if request.base_model_digest != self._trainer.base_digest:
+            return (
+                f"the run is for base model {request.base_model_digest[:12]}, this node holds "
+                f"{self._trainer.base_digest[:12]}"
+            )
+        if request.expected_delta != self._budget.delta:
+            return (
+                f"expected_delta={request.expected_delta!r} is not the delta={self._budget.delta!r} "
+                f"of department {self.department!r}"
+            )
+        if request.max_tokens != self._policy.training.max_tokens:
+            return (
+                f"max_tokens={request.max_tokens} is not the policy's training.max_tokens="
+                f"{self._policy.training.max_tokens}, under which the records were encoded"
+            )
+        if request.alpha != int(request.alpha):
+            return f"alpha={request.alpha!r} must be a whole number"
+        try:
+            check_tensors(adapter)
+            shapes = self._shapes(_config(request))
+        except (ExchangeInvalid, DpError) as error:
+            return str(error)
+        return _mismatch(adapter, shapes)
+
+    def _tensor_shapes(self, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+        tensors = self._trainer.initial_adapter(config, 0)
+        return {name: tensor.shape for name, tensor in tensors.items()}
+
+    def _settle(self, reply: RoundReply) -> None:
+        """Note a stored reply in the ledger, where a crash came between the two writes."""
+        receipt = reply.receipt.receipt
+        entries = [
+            entry
+            for entry in self._ledger.history(self.department)
+            if (entry.run_id, entry.round) == (receipt.run_id, receipt.round)
+        ]
+        if any(entry.receipt_digest == reply.receipt.digest for entry in entries):
+            return
+        noted = {entry.reservation for entry in entries}
+        for entry in entries:
+            if entry.epsilon == receipt.epsilon and entry.index not in noted:
+                reservation = Reservation(
+                    index=entry.index,
+                    department=self.department,
+                    run_id=receipt.run_id,
+                    round=receipt.round,
+                    event=receipt.event,
+                    epsilon=receipt.epsilon,
+                    delta=receipt.delta,
+                    budget=self._budget.epsilon,
+                )
+                self._ledger.commit(reservation, reply.receipt.digest)
+                return
+
+    def _check_examples(self) -> None:
+        count = len(self._examples)
+        if not count:
+            raise AgentMisconfigured(f"department {self.department!r} has no example to train on")
+        if self._budget.delta * count >= 1:
+            # Said locally only: the message holds the true count.
+            raise AgentMisconfigured(
+                f"delta={self._budget.delta!r} must be below 1/{count}, one over the number of "
+                f"units of department {self.department!r}; lower departments."
+                f"{self.department}.delta in the policy"
+            )
+
+
+def _config(request: RoundRequest) -> AdapterConfig:
+    return AdapterConfig(
+        rank=request.rank,
+        alpha=int(request.alpha),
+        targets=tuple(request.targets),
+        last_layers=request.last_layers,
+        factors=request.factors,
+    )
+
+
+def _facts(request: RoundRequest) -> RoundFacts:
+    return RoundFacts(
+        policy_digest=request.policy_digest,
+        run_id=request.run_id,
+        round=request.round,
+        rounds=request.rounds,
+        steps=request.steps,
+        sampling_rate=request.sampling_rate,
+        noise_multiplier=request.noise_multiplier,
+        clipping_norm=request.clipping_norm,
+        unit=request.unit,
+        factors=request.factors,
+    )
+
+
+def _mismatch(adapter: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    for name in sorted(shapes.keys() ^ adapter.keys()):
+        state = "missing" if name in shapes else "unknown"
+        return f"the adapter's tensor {name!r} is {state}"
+    for name, shape in shapes.items():
+        if adapter[name].shape != shape:
+            return f"the adapter's tensor {name!r} has shape {adapter[name].shape}, not {shape}"
+    return None
+
+
+def _check_update(
+    adapter: Mapping[str, Array], update: Mapping[str, Array], config: AdapterConfig
+) -> None:
+    """Every trained tensor, and only those, came back finite and moved.
+
+    A tensor that did not move was not trained at all (Opacus issue 820), although its noise was
+    paid for.
+
+    Raises:
+        TrainingFailed: otherwise.
+    """
+    trained = {name for name in adapter if config.is_trained(name)}
+    if update.keys() != trained:
+        raise TrainingFailed(f"training returned other tensors: {sorted(update.keys() ^ trained)}")
+    try:
+        check_tensors(update)
+    except ExchangeInvalid as error:
+        raise TrainingFailed(str(error)) from None
+    for name, tensor in update.items():
+        if tensor.shape != adapter[name].shape:
+            raise TrainingFailed(f"{name} came back with shape {tensor.shape}")
+        if np.array_equal(tensor, adapter[name]):
+            raise TrainingFailed(f"{name} did not move")
+
+
+def _log_place(what: str, error: Exception) -> None:
+    """Log where an error arose and its type, not its text: that may quote what it stumbled over."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    _log.error("%s failed: %s at %s", what, type(error).__name__, place)
