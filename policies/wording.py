@@ -115,10 +115,10 @@ def _suggestion(location: Location) -> str:
     name = str(location[-1])
     section = _section_at(location[:-1])
     siblings = list(section.model_fields) if section else []
-    if close := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
-        return f"; did you mean {dotted((*location[:-1], close[0]))}?"
     if elsewhere := [key for key in _plain_keys() if key.rpartition(".")[2] == name]:
         return f"; did you mean {' or '.join(elsewhere)}?"
+    if close := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return f"; did you mean {dotted((*location[:-1], close[0]))}?"
     return f"; known here: {', '.join(siblings)}" if siblings else ""
 
 
