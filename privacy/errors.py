@@ -80,7 +80,7 @@ class BudgetExceeded(LedgerError):
 
     def __init__(self, department: str, epsilon: float, budget: float) -> None:
         super().__init__(
-            f"epsilon={epsilon:.4g} would exceed the budget of {budget:g} for department {department!r}"
+            f"epsilon={epsilon:.4g} would exceed the budget of {float(budget)} for department {department!r}"
         )
         self.department = department
         self.epsilon = epsilon

@@ -1,0 +1,211 @@
+"""The ledger's rows: how they are stored, chained, signed and checked.
+
+Each entry's digest is the SHA-256 of its canonical JSON, which holds the digest of the entry before
+(zeros for the first); each is signed. So the file alone, with the public key, shows an entry that
+was changed, removed from the middle, inserted or moved. A removed end shows in the seal.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Double, LargeBinary, String, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from privacy.accounting.events import MechanismEvent, event_from_json
+from privacy.canonical import canonical_json, parse_canonical
+from privacy.errors import CanonicalError, EventInvalid, SignatureInvalid
+from privacy.signing import VerifyKey
+from privacy.store.schema import Schema
+from privacy.store.seal import Head
+
+_TYPE = "intramural/ledger-entry"
+_VERSION = 1
+EMPTY = Head(0, "0" * 64)
+REVISION = "ledger_0001"
+
+
+class Base(DeclarativeBase):
+    """Tables of the ledger's database."""
+
+
+class Row(Base):
+    """One entry. The columns after ``digest`` and ``digest`` itself follow from the others."""
+
+    __tablename__ = "entries"
+
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    at: Mapped[str] = mapped_column(String(32))
+    department: Mapped[str] = mapped_column(String(100), index=True)
+    run_id: Mapped[str] = mapped_column(String(100))
+    round: Mapped[int]
+    event: Mapped[str | None]
+    epsilon: Mapped[float | None] = mapped_column(Double)
+    delta: Mapped[float | None] = mapped_column(Double)
+    budget: Mapped[float | None] = mapped_column(Double)
+    policy_digest: Mapped[str | None] = mapped_column(String(64))
+    reservation: Mapped[int | None] = mapped_column(unique=True)
+    receipt_digest: Mapped[str | None] = mapped_column(String(64))
+    previous: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    signature: Mapped[bytes] = mapped_column(LargeBinary(64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """One line of the ledger.
+
+    Attributes:
+        index: position, from 0.
+        kind: "reserve" (budget is spent from here on) or "commit" (the round was released).
+        at: UTC time, RFC 3339.
+        department, run_id, round: whose, and for which round.
+        event, epsilon, delta, budget, policy_digest: of a reservation: what was to be done, the
+            cost of the whole history with it, the limits at that time, the policy in force.
+        reservation, receipt_digest: of a commit: the reservation's index, the receipt given out.
+        previous: digest of the entry before.
+    """
+
+    index: int
+    kind: Literal["reserve", "commit"]
+    at: str
+    department: str
+    run_id: str
+    round: int
+    event: MechanismEvent | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    budget: float | None = None
+    policy_digest: str | None = None
+    reservation: int | None = None
+    receipt_digest: str | None = None
+    previous: str
+
+    def body(self) -> bytes:
+        """The canonical bytes that are digested and signed."""
+        return canonical_json(
+            {
+                "type": _TYPE,
+                "version": _VERSION,
+                "index": self.index,
+                "kind": self.kind,
+                "at": self.at,
+                "department": self.department,
+                "run_id": self.run_id,
+                "round": self.round,
+                "event": None if self.event is None else self.event.to_json(),
+                "epsilon": self.epsilon,
+                "delta": self.delta,
+                "budget": self.budget,
+                "policy_digest": self.policy_digest,
+                "reservation": self.reservation,
+                "receipt_digest": self.receipt_digest,
+                "previous": self.previous,
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :meth:`body`, hexadecimal."""
+        return hashlib.sha256(self.body()).hexdigest()
+
+    def columns(self, signature: bytes) -> dict[str, Any]:
+        """The values of the row that stores this entry."""
+        values: dict[str, Any] = dict(vars(self))
+        values["event"] = (
+            None if self.event is None else canonical_json(self.event.to_json()).decode()
+        )
+        return values | {"digest": self.digest, "signature": signature}
+
+
+def stored(connection: Connection) -> Iterator[tuple[LedgerEntry, str, bytes]]:
+    """Entries in order, each with its stored digest and signature.
+
+    Raises:
+        ValueError: a row that is no entry; its position is named.
+    """
+    for position, row in enumerate(connection.execute(select(Row.__table__).order_by(Row.index))):
+        values: dict[str, Any] = dict(row._mapping)
+        digest, signature = values.pop("digest"), values.pop("signature")
+        try:
+            if values["event"] is not None:
+                values["event"] = event_from_json(parse_canonical(values["event"].encode()))
+            entry = LedgerEntry(**values)
+            entry.body()
+        except (EventInvalid, CanonicalError, AttributeError, TypeError) as error:
+            raise ValueError(f"entry {position} is malformed: {error}") from None
+        yield entry, digest, signature
+
+
+def chained(connection: Connection) -> list[LedgerEntry]:
+    """All entries, after checking positions and the chain (not the signatures).
+
+    Raises:
+        ValueError: names the first entry that does not fit.
+    """
+    entries: list[LedgerEntry] = []
+    previous = EMPTY.digest
+    for position, (entry, digest, _) in enumerate(stored(connection)):
+        if entry.index != position:
+            raise ValueError(f"entry {position} is missing; entry {entry.index} follows")
+        if entry.previous != previous:
+            raise ValueError(f"entry {position} does not continue entry {position - 1}")
+        if entry.digest != digest:
+            raise ValueError(f"entry {position} was changed: its digest does not match")
+        previous = digest
+        entries.append(entry)
+    return entries
+
+
+def schema(key: VerifyKey) -> Schema:
+    """How a ledger signed by ``key`` is made and checked."""
+    return Schema(
+        kind="ledger",
+        migrations=Path(__file__).parent / "migrations",
+        revision=REVISION,
+        head=_head,
+        faults=lambda connection, since: _faults(connection, since, key),
+    )
+
+
+def _head(connection: Connection) -> Head:
+    last = connection.execute(
+        select(Row.index, Row.digest).order_by(Row.index.desc()).limit(1)
+    ).first()
+    count = connection.execute(select(func.count()).select_from(Row)).scalar_one()
+    return EMPTY if last is None else Head(count, last.digest)
+
+
+def _faults(connection: Connection, since: Head | None, key: VerifyKey) -> list[str]:
+    try:
+        entries = chained(connection)
+        for entry, _, signature in stored(connection):
+            key.verify(signature, entry.body())
+    except ValueError as error:
+        return [str(error)]
+    except SignatureInvalid as error:
+        return [f"entry {entry.index}: {error}"]
+    faults = list(_meaning_faults(entries))
+    if since is not None and since.entries:
+        if len(entries) < since.entries:
+            faults.append(f"entries {len(entries)} to {since.entries - 1} were removed")
+        elif entries[since.entries - 1].digest != since.digest:
+            faults.append(f"entry {since.entries - 1} is not the one that was sealed")
+    return faults
+
+
+def _meaning_faults(entries: Iterable[LedgerEntry]) -> Iterator[str]:
+    """Signed, yet impossible: what only a faulty writer could have produced."""
+    reservations: dict[int, LedgerEntry] = {}
+    for entry in entries:
+        if entry.kind == "reserve" and entry.event is not None:
+            reservations[entry.index] = entry
+            continue
+        of = reservations.pop(-1 if entry.reservation is None else entry.reservation, None)
+        if entry.kind != "commit" or of is None:
+            yield f"entry {entry.index} commits no open reservation"
+        elif (of.department, of.run_id, of.round) != (entry.department, entry.run_id, entry.round):
+            yield f"entry {entry.index} commits the reservation of another round"
