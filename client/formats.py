@@ -305,7 +305,7 @@ def _csv_rows(lines: Iterator[_Line], path: Path) -> Iterator[Row | Unreadable]:
 def _csv_header(source: _CsvSource, reader: Iterator[list[str]], path: Path) -> list[str]:
     cells: list[str] = []
     try:
-        while not cells:
+        while not cells and not source.too_long:
             source.start_row()
             cells = next(reader)
     except StopIteration:
