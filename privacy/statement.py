@@ -1,0 +1,218 @@
+"""What a release claims about privacy, in data and in prose.
+
+Built from verified receipts, never from figures that somebody typed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from privacy.errors import ReleaseInvalid
+from privacy.receipts import ADJACENCY, Receipt, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseStatement:
+    """The public facts of the run behind a release.
+
+    Attributes:
+        run_id: the run.
+        created: UTC time of publishing, RFC 3339.
+        base_model: name of the base model, without any path.
+        base_model_digest: its digest, 64 hexadecimal digits.
+        rounds: rounds that the run took.
+        clipping_norm: L2 bound of one unit's gradient.
+        factors: which LoRA factors were trained, "B" or "AB".
+        policy_digest, code_digest: of the hub.
+        accountant: how epsilon was computed.
+    """
+
+    run_id: str
+    created: str
+    base_model: str
+    base_model_digest: str
+    rounds: int
+    clipping_norm: float
+    factors: str
+    policy_digest: str
+    code_digest: str
+    accountant: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, by name."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class DepartmentStatement:
+    """A department's part of the guarantee.
+
+    Attributes:
+        epsilon, delta: cost of its whole history up to this release.
+        rounds: how many rounds of this run it contributed to.
+        key: its public key, ``ed25519:…``.
+    """
+
+    epsilon: float
+    delta: float
+    rounds: int
+    key: str
+
+
+@dataclass(frozen=True)
+class PrivacyStatement:
+    """The guarantee of a release.
+
+    Attributes:
+        unit: what one addition or removal adds or removes.
+        departments: each department's part, by name.
+        mechanisms: the distinct (sampling rate, noise multiplier) that were used.
+    """
+
+    unit: Unit
+    departments: dict[str, DepartmentStatement]
+    mechanisms: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, receipts: Sequence[Receipt], keys: Mapping[str, str]) -> Self:
+        """Derive the guarantee from receipts.
+
+        Raises:
+            ReleaseInvalid: no receipt at all, or receipts of different units.
+        """
+        units = {receipt.unit for receipt in receipts}
+        if len(units) != 1:
+            raise ReleaseInvalid(
+                f"a release has one unit of privacy, its receipts have {sorted(units) or 'none'}"
+            )
+        departments = {}
+        for name in sorted({receipt.department for receipt in receipts}):
+            own = [receipt for receipt in receipts if receipt.department == name]
+            deltas = {receipt.delta for receipt in own}
+            if len(deltas) != 1:
+                raise ReleaseInvalid(f"department {name!r} states several deltas: {sorted(deltas)}")
+            departments[name] = DepartmentStatement(
+                # Composed over the whole history, so the largest is the one after the last round.
+                epsilon=max(receipt.epsilon for receipt in own),
+                delta=own[0].delta,
+                rounds=len({receipt.round for receipt in own}),
+                key=keys[name],
+            )
+        mechanisms = sorted({(r.event.sampling_rate, r.event.noise_multiplier) for r in receipts})
+        return cls(units.pop(), departments, tuple(mechanisms))
+
+    @property
+    def largest_epsilon(self) -> float:
+        """The guarantee of a person whom one department knows."""
+        return max(part.epsilon for part in self.departments.values())
+
+    @property
+    def sum_epsilon(self) -> float:
+        """The guarantee of a person whom every department knows (basic composition)."""
+        return sum(part.epsilon for part in self.departments.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The guarantee with both readings of it, by name."""
+        return {
+            "unit": self.unit,
+            "adjacency": ADJACENCY,
+            "mechanism": "DP-SGD: Poisson sampling, per-unit clipping, Gaussian noise",
+            "mechanisms": [
+                {"sampling_rate": rate, "noise_multiplier": noise}
+                for rate, noise in self.mechanisms
+            ],
+            "departments": {name: dict(vars(part)) for name, part in self.departments.items()},
+            "largest_epsilon": self.largest_epsilon,
+            "largest_delta": max(part.delta for part in self.departments.values()),
+            "sum_epsilon": self.sum_epsilon,
+            "sum_delta": sum(part.delta for part in self.departments.values()),
+        }
+
+
+def model_card(run: ReleaseStatement, privacy: PrivacyStatement, metrics: Mapping[str, Any]) -> str:
+    """The release's README in Markdown, with the front matter that PEFT adapters carry."""
+    rows = "\n".join(
+        f"| {name} | {part.epsilon:.4f} | {part.delta:g} | {part.rounds} |"
+        for name, part in sorted(privacy.departments.items())
+    )
+    mechanisms = "; ".join(
+        f"sampling rate {rate:g}, noise multiplier {noise:g}" for rate, noise in privacy.mechanisms
+    )
+    trained = "B (A frozen)" if run.factors == "B" else "A and B"
+    sum_delta = sum(part.delta for part in privacy.departments.values())
+    return f"""---
+base_model: {_quoted(run.base_model)}
+library_name: peft
+tags:
+  - lora
+  - federated-learning
+  - differential-privacy
+---
+
+# Adapter of run {run.run_id}
+
+A LoRA adapter for {run.base_model}, trained by {len(privacy.departments)} departments in
+{run.rounds} rounds. No record left its department; every update was noised on the department's
+own node before it left.
+
+## Privacy
+
+- **Unit of privacy**: {privacy.unit}. **Adjacency**: add or remove one {privacy.unit}.
+- **Mechanism**: DP-SGD with Poisson-sampled batches, per-unit clipping at {run.clipping_norm:g} and
+  Gaussian noise ({mechanisms}).
+- **Accountant**: {run.accountant}; composed over each department's whole history, not this run alone.
+
+| department | epsilon | delta | rounds in this run |
+|---|---|---|---|
+{rows}
+
+- A {privacy.unit} known to **one** department: epsilon at most {privacy.largest_epsilon:.4f}.
+- A person with one {privacy.unit} in **every** department: epsilon at most {privacy.sum_epsilon:.4f},
+  delta at most {sum_delta:g} (basic composition).
+
+What this does not promise: a {privacy.unit} is what is protected, not everything that a person wrote;
+redaction is a second layer and no part of these figures; whoever holds the base model's training data
+holds what the base model may reveal.
+
+## Evaluation
+
+{_metrics(metrics)}
+
+## Provenance
+
+| | |
+|---|---|
+| base model digest | `{run.base_model_digest}` |
+| trained factors | {trained} |
+| policy digest | `{run.policy_digest}` |
+| code digest | `{run.code_digest}` |
+| created | {run.created} |
+
+`receipts.jsonl` holds every department's signed receipts, `manifest.json` the digests of all files,
+`manifest.sig` the signature. Check with `intramural release verify`.
+"""
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    if not metrics:
+        return "No metric was computed for this release."
+    lines = ["On public data:", ""]
+    for name, value in sorted(metrics.items()):
+        if isinstance(value, Mapping):
+            parts = ", ".join(f"{key} {_number(item)}" for key, item in sorted(value.items()))
+            lines.append(f"- {name}: {parts}")
+        else:
+            lines.append(f"- {name}: {_number(value)}")
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_number(item) for item in value) + "]"
+    return str(value)
