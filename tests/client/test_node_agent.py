@@ -1,0 +1,199 @@
+"""The node agent: what it checks before spending, and what a crash leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from federation_kit import FakeTrainer, Node, examples, first_adapter, make_policy, request_for
+
+from client.agent import NodeAgent
+from client.errors import AgentMisconfigured
+from privacy import crashpoints
+from privacy.accounting.ledger import Ledger
+from privacy.exchange import Decline, RoundReply
+
+POLICY = make_policy()
+
+
+class Killed(BaseException):
+    """What a test raises at a fault point: nothing in the product catches it."""
+
+
+@pytest.fixture(autouse=True)
+def _disarmed():
+    yield
+    crashpoints.install(None)
+
+
+def kill_at(point: str) -> None:
+    def handler(reached: str) -> None:
+        if reached == point:
+            crashpoints.install(None)
+            raise Killed(point)
+
+    crashpoints.install(handler)
+
+
+def test_department_that_the_policy_does_not_name_is_refused(tmp_path: Path) -> None:
+    """An agent is only built for a department of its policy; the others are named."""
+    with pytest.raises(AgentMisconfigured, match="no department 'law'; the policy names finance"):
+        Node(tmp_path, "law", POLICY).open()
+
+
+def test_more_units_than_delta_allows_are_refused(tmp_path: Path) -> None:
+    """delta stays below one over the true number of units, checked where that number is known."""
+    policy = make_policy(tail="\n[departments.law]\ndelta = 1e-1\ndeclared_units = 9\n")
+    with pytest.raises(AgentMisconfigured, match="below 1/20"):
+        Node(tmp_path, "law", policy, count=20).open()
+
+
+def test_department_without_examples_is_refused(tmp_path: Path) -> None:
+    """There is nothing to train on: said before a hub asks."""
+    with pytest.raises(AgentMisconfigured, match="no example"):
+        Node(tmp_path, "hr", POLICY, count=0).open()
+
+
+def test_reply_does_not_depend_on_the_number_of_records(tmp_path: Path) -> None:
+    """The plan, and everything else that leaves beside the noised tensors, is the same for 20 and 400."""
+    seen = []
+    for count in (20, 400):
+        trainer = FakeTrainer()
+        node = Node(tmp_path / str(count), "hr", POLICY, trainer, count)
+        agent, ledger = node.open()
+        with ledger:
+            reply = agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert isinstance(reply, RoundReply)
+        receipt = json.loads(reply.receipt.to_json())["receipt"]
+        del receipt["adapter_after"], receipt["key_id"]
+        seen.append((trainer.plans, receipt, {n: a.shape for n, a in reply.update.items()}))
+    assert seen[0] == seen[1]
+    (plan,) = seen[0][0]
+    assert plan.expected_batch_size == POLICY.training.sampling_rate * 500
+
+
+def test_tensor_that_did_not_move_is_no_reply(tmp_path: Path) -> None:
+    """An adapter that was silently not trained is declined, never sent."""
+    trainer = FakeTrainer()
+    trainer.frozen = True
+    agent, ledger = Node(tmp_path, "hr", POLICY, trainer).open()
+    with ledger:
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+    assert isinstance(answer, Decline)
+
+
+def test_damaged_stored_reply_is_never_handed_out(tmp_path: Path) -> None:
+    """A stored reply with one changed byte counts as none: the round is paid for again."""
+    node = Node(tmp_path, "hr", POLICY)
+    agent, ledger = node.open()
+    with ledger:
+        agent.handle(request_for(POLICY), first_adapter(POLICY))
+        (stored,) = node.replies.glob("*.reply")
+        data = bytearray(stored.read_bytes())
+        data[-1] ^= 1
+        stored.write_bytes(data)
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert isinstance(answer, RoundReply)
+        assert [e.kind for e in ledger.history("hr")] == ["reserve", "commit"] * 2
+
+
+def test_reply_of_another_node_is_never_handed_out(tmp_path: Path) -> None:
+    """A stored reply that this node has not signed counts as none."""
+    ours, theirs = Node(tmp_path / "a", "hr", POLICY), Node(tmp_path / "b", "hr", POLICY)
+    for node in (theirs, ours):
+        agent, ledger = node.open()
+        with ledger:
+            if node is ours:
+                (stored,) = theirs.replies.glob("*.reply")
+                (ours.replies / stored.name).write_bytes(stored.read_bytes())
+            answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+            assert isinstance(answer, RoundReply)
+            answer.receipt.verify(node.key.verify_key)
+
+
+@pytest.mark.parametrize(
+    ("point", "kinds"),
+    [
+        ("ledger.before-reserve", []),
+        ("ledger.reserved", ["reserve"]),
+        ("agent.after-reserve", ["reserve"]),
+        ("agent.after-train", ["reserve"]),
+        ("state.before-write", ["reserve"]),
+        ("files.before-rename", ["reserve"]),
+    ],
+)
+def test_crash_before_the_reply_is_stored_leaves_the_budget_spent_and_nothing_released(
+    tmp_path: Path, point: str, kinds: list[str]
+) -> None:
+    """What a crash leaves reserved counts as spent, and the round is paid for again."""
+    node = Node(tmp_path, "hr", POLICY)
+    agent, ledger = node.open()
+    with ledger:
+        kill_at(point)
+        with pytest.raises(Killed):
+            agent.handle(request_for(POLICY), first_adapter(POLICY))
+    agent, ledger = node.open()
+    with ledger:
+        assert [entry.kind for entry in ledger.history("hr")] == kinds
+        assert list(node.replies.glob("*.reply")) == []
+        assert isinstance(agent.handle(request_for(POLICY), first_adapter(POLICY)), RoundReply)
+        assert [entry.kind for entry in ledger.history("hr")] == [*kinds, "reserve", "commit"]
+
+
+@pytest.mark.parametrize(
+    "point", ["state.after-write", "ledger.before-commit", "ledger.committed", "agent.after-commit"]
+)
+def test_crash_after_the_reply_is_stored_gives_it_again_at_one_charge(
+    tmp_path: Path, point: str
+) -> None:
+    """A stored reply survives the crash: asked again, the node gives it and the ledger notes it."""
+    node = Node(tmp_path, "hr", POLICY)
+    agent, ledger = node.open()
+    with ledger:
+        kill_at(point)
+        with pytest.raises(Killed):
+            agent.handle(request_for(POLICY), first_adapter(POLICY))
+    (stored,) = node.replies.glob("*.reply")
+    before = stored.read_bytes()
+    agent, ledger = node.open()
+    with ledger:
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert isinstance(answer, RoundReply)
+        assert stored.read_bytes() == before
+        entries = ledger.history("hr")
+        assert [entry.kind for entry in entries] == ["reserve", "commit"]
+        assert entries[1].receipt_digest == answer.receipt.digest
+    assert Ledger.verify(node.ledger_path, node.key.verify_key).ok
+
+
+def test_stored_reply_is_withheld_once_the_policy_changed(tmp_path: Path) -> None:
+    """A node that adopted another policy declines rounds of the old one, answered before or not."""
+    node = Node(tmp_path, "hr", POLICY)
+    agent, ledger = node.open()
+    with ledger:
+        assert isinstance(agent.handle(request_for(POLICY), first_adapter(POLICY)), RoundReply)
+    node.policy = make_policy(target=2.0)
+    agent, ledger = node.open()
+    with ledger:
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+    assert isinstance(answer, Decline)
+    assert answer.code == "policy_mismatch"
+
+
+def test_progress_is_told_locally(tmp_path: Path) -> None:
+    """Each step of training is shown on the node; the reply knows nothing of it."""
+    node = Node(tmp_path, "hr", POLICY)
+    steps: list[tuple[int, int]] = []
+    with Ledger(node.ledger_path, node.key) as ledger:
+        agent = NodeAgent(
+            department="hr",
+            policy=POLICY,
+            examples=examples(),
+            trainer=FakeTrainer(),
+            ledger=ledger,
+            key=node.key,
+            state_dir=node.replies,
+            code_digest="c" * 64,
+            progress=lambda step, of: steps.append((step, of)),
+        )
+        agent.handle(request_for(POLICY), first_adapter(POLICY))
+    assert steps == [(1, 2), (2, 2)]
