@@ -95,7 +95,15 @@ class Coordinator:
                     answer = Failure("rejected", error.fault)
                 else:
                     accepted[department] = answer
-                    self._on_event(NodeReplied(number, department, receipt.epsilon, receipt.delta))
+                    self._on_event(
+                        NodeReplied(
+                            number,
+                            department,
+                            receipt.epsilon,
+                            receipt.delta,
+                            answer.receipt.digest,
+                        )
+                    )
                     continue
             self._decline(NodeDeclined(department, number, answer.code, answer.reason), declines)
         if len(accepted) < self.state.plan.minimum_nodes:

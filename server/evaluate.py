@@ -23,6 +23,7 @@ Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 BOOTSTRAP_SEED = 20260101
 BOOTSTRAP_SAMPLES = 2000
+_BATCH = 50
 
 
 class Scorer(Protocol):
@@ -54,9 +55,9 @@ class Estimate:
     low: float
     high: float
 
-    def to_json(self) -> dict[str, float]:
-        """The fields as a JSON object."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+    def named(self, name: str) -> dict[str, Any]:
+        """``{name: value, name_95: [low, high]}``, ready to be merged into a JSON object."""
+        return {name: self.value, f"{name}_95": [self.low, self.high]}
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Accuracy:
         """The fields as a JSON object, with the methods named."""
         return {
             "items": self.items,
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
+            **self.before.named("before"),
+            **self.after.named("after"),
             "interval": "Wilson score, 95 %",
             "gained": self.gained,
             "lost": self.lost,
@@ -106,10 +107,10 @@ class Loss:
         """The fields as a JSON object, with the methods named."""
         return {
             "items": self.items,
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
+            **self.before.named("before"),
+            **self.after.named("after"),
             "interval": "normal, 95 %",
-            "change": self.change.to_json(),
+            **self.change.named("change"),
             "change_interval": (
                 f"paired bootstrap percentile, 95 %, {BOOTSTRAP_SAMPLES} samples, "
                 f"seed {BOOTSTRAP_SEED}"
@@ -125,11 +126,9 @@ class EvaluationResult:
     loss: Loss | None
 
     def to_json(self) -> dict[str, Any]:
-        """``{"accuracy": …, "loss": …}``, the object that a release stores as its metrics."""
-        return {
-            "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
-            "loss": None if self.loss is None else self.loss.to_json(),
-        }
+        """``{"accuracy": …, "loss": …}``, what there is of them; a release stores it as its metrics."""
+        parts = {"accuracy": self.accuracy, "loss": self.loss}
+        return {name: part.to_json() for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True)
@@ -222,8 +221,12 @@ def compare_losses(before: Sequence[float], after: Sequence[float]) -> Loss:
         raise EvaluationInvalid("a loss is not finite; the adapter cannot be evaluated")
     change = second - first
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    means = np.array(
-        [change[rng.integers(0, items, items)].mean() for _ in range(BOOTSTRAP_SAMPLES)]
+    # In batches: all samples at once would need memory in proportion to the number of examples.
+    means = np.concatenate(
+        [
+            change[rng.integers(0, items, (_BATCH, items))].mean(axis=1)
+            for _ in range(BOOTSTRAP_SAMPLES // _BATCH)
+        ]
     )
     low, high = np.quantile(means, [0.025, 0.975])
     return Loss(

@@ -25,9 +25,10 @@ class NodeDeclined:
 
 
 @dataclass(frozen=True)
-class RunResumed:
-    """A run goes on after ``round`` of ``rounds`` were completed earlier."""
+class RunBegan:
+    """The first event: the run's id, and how many of its rounds were completed earlier."""
 
+    run_id: str
     round: int
     rounds: int
 
@@ -49,6 +50,7 @@ class NodeReplied:
     department: str
     epsilon: float
     delta: float
+    receipt_digest: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class RoundFinished:
     adapter_digest: str
 
 
-Event = RunResumed | RoundStarted | NodeReplied | NodeDeclined | RoundFinished
+Event = RunBegan | RoundStarted | NodeReplied | NodeDeclined | RoundFinished
 OnEvent = Callable[[Event], None]
 
 

@@ -15,7 +15,7 @@ from privacy.receipts import SignedReceipt
 from server.coordinator import Coordinator
 from server.enrolment import Enrolment
 from server.errors import PlanInvalid
-from server.events import NodeDeclined, OnEvent, RunResumed, ignore
+from server.events import NodeDeclined, OnEvent, RunBegan, ignore
 from server.rounds import RunPlan, RunState, RunStore
 from server.strategy import DepartmentRounds, to_arrays
 
@@ -25,13 +25,18 @@ REPLY_TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run. ``plan`` is the stored one, with the run id that the receipts name."""
+    """A finished run.
+
+    ``plan`` is the stored one, with the run id that the receipts name; ``finished_at`` is the UTC
+    time of the last checkpoint, the same whenever the finished run is asked for.
+    """
 
     plan: RunPlan
     adapter: Mapping[str, Array]
     receipts: tuple[SignedReceipt, ...]
     declines: tuple[NodeDeclined, ...]
     rounds: int
+    finished_at: str
 
 
 def run_federation(
@@ -66,11 +71,12 @@ def run_federation(
     store = RunStore(checkpoint_dir)
     with store.exclusive():
         state = store.begin(plan, initial_adapter)
-        if state.round:
-            on_event(RunResumed(state.round, state.plan.rounds))
+        on_event(RunBegan(state.plan.run_id, state.round, state.plan.rounds))
         if not state.finished:
             state = _rounds(grid, state, policy, enrolment, store, on_event, reply_timeout)
-    return RunResult(state.plan, state.adapter, state.receipts, state.declines, state.round)
+    return RunResult(
+        state.plan, state.adapter, state.receipts, state.declines, state.round, state.at
+    )
 
 
 def _rounds(

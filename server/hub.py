@@ -18,14 +18,20 @@ from flwr.app import UserConfig
 from flwr.serverapp import Grid
 
 from policies.load import load_policy
+from privacy.audit.log import AuditLog
+from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
+from privacy.release import Release
+from privacy.signing import SigningKey
 from server.enrolment import Enrolment
 from server.errors import EnrolmentInvalid, PlanInvalid, RoundFailed
 from server.events import Event
-from server.federation import RunResult, run_federation
+from server.federation import run_federation
+from server.publish import BaseModel, audited, publish_run
 from server.rounds import RunPlan, RunStore
 
 _log = logging.getLogger(__name__)
+AUDIT_FILE = "audit.db"
 _POLL = 1.0
 
 
@@ -38,6 +44,8 @@ class HubSettings:
     base_model: str
     checkpoint_dir: Path
     output_dir: Path
+    signing_key: Path
+    audit_origin: str
     join_timeout: float
     reply_timeout: float
 
@@ -72,6 +80,8 @@ class HubSettings:
             base_model=text("base-model"),
             checkpoint_dir=Path(text("checkpoint-dir")),
             output_dir=Path(text("output-dir")),
+            signing_key=Path(text("signing-key")),
+            audit_origin=text("audit-origin"),
             join_timeout=seconds("join-timeout", 600.0),
             reply_timeout=seconds("reply-timeout", 3600.0),
         )
@@ -80,31 +90,45 @@ class HubSettings:
         return settings
 
 
-def run_hub(grid: Grid, run_config: UserConfig) -> RunResult:
-    """Run, or resume, the federation that the settings describe.
+def run_hub(grid: Grid, run_config: UserConfig) -> Release:
+    """Run, or resume, the federation that the settings describe, and publish its release.
 
     Raises:
         server.errors.HubError: a setting, the enrolment, the checkpoint or a round stands against it.
         policies.errors.PolicyError: the policy file cannot be used.
+        privacy.errors.PrivacyError: the hub's key, audit log or release cannot be used.
     """
     settings = HubSettings.read(run_config)
     policy = load_policy(settings.policy)
     enrolment = read_enrolment(settings.enrolment)
     trainer = LoraTrainer(settings.base_model)
-    plan = RunPlan.from_policy(policy, trainer.base_digest)
     stored = RunStore(settings.checkpoint_dir).load()
+    plan = RunPlan.from_policy(policy, trainer.base_digest)
+    config = plan.adapter_config()
     if stored is None or not stored.finished:
         wait_for_nodes(grid, enrolment, plan.minimum_nodes, timeout=settings.join_timeout)
-    return run_federation(
-        grid,
-        plan,
-        policy,
-        enrolment,
-        trainer.initial_adapter(plan.adapter_config(), plan.seed),
-        settings.checkpoint_dir,
-        _report,
-        reply_timeout=settings.reply_timeout,
-    )
+    key = SigningKey.load_or_create(settings.signing_key)
+    with AuditLog(settings.output_dir / AUDIT_FILE, key, settings.audit_origin) as audit:
+        result = run_federation(
+            grid,
+            plan,
+            policy,
+            enrolment,
+            trainer.initial_adapter(config, plan.seed),
+            settings.checkpoint_dir,
+            audited(audit, _report),
+            reply_timeout=settings.reply_timeout,
+        )
+        return publish_run(
+            result,
+            base_model=BaseModel(trainer.name, trainer.adapter_config_json(config)),
+            enrolment=enrolment,
+            metrics={},
+            out_dir=settings.output_dir,
+            key=key,
+            code_digest=code_digest(),
+            audit=audit,
+        )
 
 
 def read_enrolment(path: Path) -> Enrolment:

@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -161,7 +162,8 @@ class RunPlan(BaseModel):
 class RunState:
     """A run after ``round`` completed rounds (0: none yet).
 
-    ``initial_digest`` identifies the adapter that the run began with, ``receipts`` are those of
+    ``initial_digest`` identifies the adapter that the run began with, ``at`` is the UTC time at
+    which the last round was completed (of the beginning, before that), ``receipts`` are those of
     the contributions that went into ``adapter``, in order of round and department.
     """
 
@@ -169,6 +171,7 @@ class RunState:
     round: int
     adapter: Mapping[str, Array]
     initial_digest: str
+    at: str
     receipts: tuple[SignedReceipt, ...] = ()
     declines: tuple[NodeDeclined, ...] = ()
 
@@ -188,6 +191,7 @@ class RunState:
             self,
             round=self.round + 1,
             adapter=adapter,
+            at=_now(),
             receipts=self.receipts + receipts,
             declines=self.declines + declines,
         )
@@ -236,7 +240,7 @@ class RunStore:
         first = adapter_digest(initial_adapter)
         state = self.load()
         if state is None:
-            state = RunState(plan, 0, dict(initial_adapter), first)
+            state = RunState(plan, 0, dict(initial_adapter), first, _now())
             # A crash before: no run exists. A crash after: the run exists at round 0 with this run
             # id, and no node was asked under any other.
             self.save(state)
@@ -258,6 +262,7 @@ class RunStore:
                 "version": 1,
                 "plan": state.plan.model_dump(mode="json"),
                 "round": state.round,
+                "at": state.at,
                 "initial_digest": state.initial_digest,
                 "adapter_digest": adapter_digest(state.adapter),
                 "receipts": [receipt.to_json() for receipt in state.receipts],
@@ -304,9 +309,14 @@ class RunStore:
             round=value["round"],
             adapter=adapter,
             initial_digest=value["initial_digest"],
+            at=value["at"],
             receipts=tuple(SignedReceipt.from_json(line) for line in value["receipts"]),
             declines=tuple(NodeDeclined(**item) for item in value["declines"]),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
