@@ -1,0 +1,1 @@
+"""Finding and replacing personal data. Import from the modules; nothing is loaded here."""

@@ -1,0 +1,93 @@
+"""The kinds of personal data and the spans that mark them in a text.
+
+Offsets count Unicode code points, as Python slices do. This module knows no
+detector: it only says what a finding is and how overlapping findings become one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+PERSONAL: Final = frozenset(
+    {
+        "ADDRESS",
+        "BANK_ACCOUNT",
+        "CREDIT_CARD",
+        "CRYPTO",
+        "DATE_OF_BIRTH",
+        "DRIVER_LICENSE",
+        "EMAIL_ADDRESS",
+        "IBAN_CODE",
+        "ID_NUMBER",
+        "IP_ADDRESS",
+        "LICENSE_PLATE",
+        "LOCATION",
+        "MAC_ADDRESS",
+        "NATIONAL_ID",
+        "PASSPORT",
+        "PERSON",
+        "PHONE_NUMBER",
+        "SECRET",
+        "TERM",
+        "URL",
+    }
+)
+"""Looked for by default. TERM is what a policy's ``deny`` list names."""
+
+ON_REQUEST: Final = frozenset({"DATE_TIME", "NATIONALITY", "ORGANIZATION"})
+"""Rarely personal by themselves: found only where a detector is asked for them."""
+
+ENTITIES: Final = PERSONAL | ON_REQUEST
+"""Every kind there is. Closed, so that a placeholder can be told from other text."""
+
+# A checksum or an unmistakable format outranks any guess of a model, however long.
+_CERTAIN: Final = 0.95
+MODEL_CEILING: Final = 0.94
+"""No model is certain: its scores are cut here, below those of checksums and formats."""
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """One finding: ``text[start:end]`` is an ``entity`` with confidence ``score`` in [0, 1]."""
+
+    start: int
+    end: int
+    entity: str
+    score: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"span [{self.start}, {self.end}) is empty or negative")
+        if self.entity not in ENTITIES:
+            raise ValueError(f"{self.entity!r} is not a known entity; see privacy.pii.entities")
+
+    def of(self, text: str) -> str:
+        """The marked part of ``text``."""
+        return text[self.start : self.end]
+
+
+def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Disjoint spans in order that cover every character that any given span covers.
+
+    Spans that share a character become one span over their union, so that no
+    part of a weaker finding is left in the text. Its entity is that of the
+    certain, else the longest, else the most confident of them.
+    """
+    merged: list[Span] = []
+    cluster: list[Span] = []
+    reach = 0
+    for span in sorted(spans):
+        if cluster and span.start >= reach:
+            merged.append(_union(cluster))
+            cluster = []
+        reach = max(reach, span.end) if cluster else span.end
+        cluster.append(span)
+    if cluster:
+        merged.append(_union(cluster))
+    return tuple(merged)
+
+
+def _union(cluster: Sequence[Span]) -> Span:
+    best = max(cluster, key=lambda s: (s.score >= _CERTAIN, s.end - s.start, s.score, s.entity))
+    start = min(span.start for span in cluster)
+    return Span(start, max(span.end for span in cluster), best.entity, best.score)

@@ -1,0 +1,85 @@
+"""Looking for personal data where there should be none.
+
+Two questions: does a given value survive in a text (:func:`surviving`), and does
+an answer hold personal data that its prompt did not bring
+(:func:`find_new_personal_data`), as a model that remembers its training might give.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import regex
+
+from privacy.pii.detector import Detector
+from privacy.pii.entities import Span, resolve
+from privacy.pii.finishing import occurrences_of
+from privacy.pii.placeholders import PLACEHOLDER
+from privacy.pii.pseudonyms import Pseudonymizer
+from privacy.pii.scripts import plain
+
+_NOT_DIGITS = regex.compile(r"[^0-9]")
+_TELLING_DIGITS = 7
+_SEPARATED = regex.compile(r"(?:[0-9][ ().+/-]{0,3}){7,40}")
+
+
+def surviving(values: Iterable[str], text: str) -> list[int]:
+    """Positions in ``values`` of those that stand in ``text``.
+
+    Case, spacing and wide forms do not hide a value; separators do not hide one
+    of seven or more digits.
+    """
+    view = plain(text)
+    runs = {_NOT_DIGITS.sub("", run) for run in _SEPARATED.findall(view)}
+    found = []
+    for i, value in enumerate(values):
+        pattern = occurrences_of([value])
+        digits = _NOT_DIGITS.sub("", plain(value))
+        numeric = len(digits) >= _TELLING_DIGITS and len(digits) * 2 >= len(value)
+        if (pattern is not None and pattern.search(view)) or (
+            numeric and any(digits in run for run in runs)
+        ):
+            found.append(i)
+    return found
+
+
+def find_new_personal_data(
+    answer: str, known: Pseudonymizer, detector: Detector
+) -> tuple[Span, ...]:
+    """Personal data in ``answer`` that the conversation did not bring.
+
+    Takes the answer before or after restoration: placeholders, values behind
+    them, and words that stood in the redacted prompts are not new. Raises
+    RedactionUnavailable where looking fails.
+    """
+    taken = [match.span() for match in PLACEHOLDER.finditer(answer)]
+    return resolve(
+        part
+        for span in detector.detect(answer)
+        for part in _outside(span, taken)
+        if part.of(answer).strip() and not known.brought(part.of(answer))
+    )
+
+
+def redact_new(answer: str, known: Pseudonymizer, detector: Detector) -> tuple[str, dict[str, int]]:
+    """``answer`` with what :func:`find_new_personal_data` finds as bare ``<ENTITY>``, and counts."""
+    parts: list[str] = []
+    counts: Counter[str] = Counter()
+    done = 0
+    for span in find_new_personal_data(answer, known, detector):
+        parts += [answer[done : span.start], f"<{span.entity}>"]
+        counts[span.entity] += 1
+        done = span.end
+    return "".join([*parts, answer[done:]]), dict(sorted(counts.items()))
+
+
+def _outside(span: Span, taken: Iterable[tuple[int, int]]) -> Iterator[Span]:
+    """The parts of a finding that lie outside all placeholders."""
+    start = span.start
+    for left, right in taken:
+        if right <= start or left >= span.end:
+            continue
+        if left > start:
+            yield Span(start, left, span.entity, span.score)
+        start = right
+    if start < span.end:
+        yield Span(start, span.end, span.entity, span.score)

@@ -1,0 +1,201 @@
+"""English personal data by a BERT token classifier on ONNX Runtime.
+
+The folder holds ``model.onnx``, ``tokenizer.json`` and ``config.json`` with
+``id2label`` in BIO form. Texts of any length are read in overlapping token
+windows, so that nothing is cut off at the model's limit; where windows overlap,
+the more suspicious reading of a token counts.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import regex
+
+from privacy.pii.entities import MODEL_CEILING, Span
+from privacy.pii.errors import DetectorNotReady
+from privacy.pii.onnx_session import open_session
+
+LABELS: Final = {
+    "GIVEN_NAME": "PERSON",
+    "SURNAME": "PERSON",
+    "EMAIL": "EMAIL_ADDRESS",
+    "PHONE": "PHONE_NUMBER",
+    "URL": "URL",
+    "TAX_ID": "NATIONAL_ID",
+    "BANK_ACCOUNT": "BANK_ACCOUNT",
+    "ROUTING_NUMBER": "BANK_ACCOUNT",
+    "GOVERNMENT_ID": "NATIONAL_ID",
+    "PASSPORT": "PASSPORT",
+    "DRIVERS_LICENSE": "DRIVER_LICENSE",
+    "BUILDING_NUMBER": "ADDRESS",
+    "STREET_NAME": "ADDRESS",
+    "SECONDARY_ADDRESS": "ADDRESS",
+    "ZIP_CODE": "ADDRESS",
+    "CITY": "LOCATION",
+    "STATE": "LOCATION",
+}
+# Kinds that are nothing without digits or an "@"; the least number of such characters.
+_NEEDED: Final = {
+    "EMAIL_ADDRESS": (regex.compile("@|\\bat\\b"), 1),
+    "URL": (regex.compile("[./]"), 1),
+    "PHONE_NUMBER": (regex.compile("[0-9]"), 5),
+    "NATIONAL_ID": (regex.compile("[0-9]"), 5),
+    "BANK_ACCOUNT": (regex.compile("[0-9]"), 5),
+    "PASSPORT": (regex.compile("[0-9]"), 5),
+    "DRIVER_LICENSE": (regex.compile("[0-9]"), 4),
+}
+_NUMBER: Final = regex.compile(r"[\W0-9]*|\p{L}")
+_LEAST_HOUSE_NUMBER: Final = 4
+# The model takes many a lower-case word for a name: raised to this power, 0.8 becomes 0.5. With
+# capitals it errs the other way.
+_LOWER_POWER: Final = 3.0
+_CAPITAL_POWER: Final = 0.7
+_WINDOW: Final = 126
+_OVERLAP: Final = 24
+_BATCH: Final = 16
+
+
+@dataclass(frozen=True)
+class _Window:
+    text: int
+    first: int
+    ids: list[int]
+
+
+class TokenClassifier:
+    """Raw findings of English texts. Thread-safe; reads no more than the folder given."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            names = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+            self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the tokenizer raises plain Exception
+            raise DetectorNotReady(f"{folder} holds no usable token classifier") from error
+        unknown = {name[2:] for name in names[1:]} - set(LABELS)
+        if names[0] != "O" or unknown:
+            raise DetectorNotReady(f"{folder} has labels without a meaning here: {sorted(unknown)}")
+        self._entities = [LABELS[name[2:]] for name in names[1:]]
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._edges = [self._tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")]
+        self._padding = self._tokenizer.token_to_id("[PAD]") or 0
+        self._session = open_session(folder / "model.onnx", threads)
+        self._inputs = {item.name for item in self._session.get_inputs()}
+
+    def find(self, texts: Sequence[str], threshold: float) -> list[list[Span]]:
+        """Findings of each text. A token counts from ``1 - P(O) >= threshold`` on."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        windows = [w for i, e in enumerate(encodings) for w in _windows(i, e.ids, e.word_ids)]
+        windows.sort(key=lambda window: len(window.ids))
+        scores = [np.zeros((len(e.ids), len(self._entities) + 1), np.float32) for e in encodings]
+        for first in range(0, len(windows), _BATCH):
+            batch = windows[first : first + _BATCH]
+            for window, found in zip(batch, self._probabilities(batch), strict=True):
+                seen = scores[window.text][window.first : window.first + len(window.ids)]
+                fresh = found[1 : 1 + len(window.ids)]
+                # Column 0 becomes 1 - P(O), so that the maximum keeps the suspicious reading.
+                fresh[:, 0] = 1 - fresh[:, 0]
+                worse = fresh[:, 0] > seen[:, 0]
+                seen[worse] = fresh[worse]
+        return [
+            self._spans(text, encoding.offsets, score, threshold)
+            for text, encoding, score in zip(texts, encodings, scores, strict=True)
+        ]
+
+    def _probabilities(self, batch: Sequence[_Window]) -> npt.NDArray[np.float32]:
+        """Label probabilities ``(window, position, label)`` of one padded batch."""
+        longest = max(len(window.ids) for window in batch) + 2
+        ids = np.full((len(batch), longest), self._padding, np.int64)
+        mask = np.zeros_like(ids)
+        for row, window in enumerate(batch):
+            line = np.array([self._edges[0], *window.ids, self._edges[1]], np.int64)
+            ids[row, : len(line)] = line
+            mask[row, : len(line)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        chosen = {name: array for name, array in feed.items() if name in self._inputs}
+        logits = self._session.run(None, chosen)[0]
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
+
+    def _spans(
+        self,
+        text: str,
+        offsets: Sequence[tuple[int, int]],
+        scores: npt.NDArray[np.float32],
+        threshold: float,
+    ) -> list[Span]:
+        least = max(min(threshold, threshold ** (1 / _CAPITAL_POWER)), 1e-6)
+        labels = scores[:, 1:].argmax(-1) if len(scores) else scores
+        spans: list[Span] = []
+        for i in np.flatnonzero(scores[:, 0] >= least).tolist():
+            start, end = offsets[i]
+            if end <= start:
+                continue
+            entity, score = self._entities[int(labels[i])], float(scores[i, 0])
+            last = spans[-1] if spans else None
+            if (
+                last is not None
+                and last.entity == entity
+                and not text[last.end : start].strip(" -'.")
+            ):
+                spans[-1] = Span(last.start, max(end, last.end), entity, max(score, last.score))
+            else:
+                spans.append(Span(start, end, entity, score))
+        return [
+            Span(span.start, span.end, span.entity, score)
+            for span, score in zip(spans, _judged(text, spans), strict=True)
+            if score >= threshold
+        ]
+
+
+def _judged(text: str, spans: Sequence[Span]) -> Iterator[float]:
+    """Scores after a look at the form of each finding; 0 where it cannot be what it is called."""
+    for i, span in enumerate(spans):
+        value = span.of(text)
+        needed, least = _NEEDED.get(span.entity, (None, 0))
+        lacking = needed is not None and len(needed.findall(value)) < least
+        if lacking or (span.entity == "ADDRESS" and _bare(text, spans, i)):
+            yield 0
+        elif span.entity not in {"PERSON", "LOCATION"}:
+            yield min(MODEL_CEILING, span.score)
+        elif value.islower() and " " not in value:
+            yield min(MODEL_CEILING, span.score**_LOWER_POWER)
+        else:
+            yield min(MODEL_CEILING, span.score**_CAPITAL_POWER)
+
+
+def _bare(text: str, spans: Sequence[Span], i: int) -> bool:
+    """Whether a short number is called an address with nothing of an address beside it."""
+    value = spans[i].of(text)
+    digits = sum(character.isdigit() for character in value)
+    if not _NUMBER.fullmatch(value) or digits >= _LEAST_HOUSE_NUMBER:
+        return False
+    beside = [*spans[max(0, i - 1) : i], *spans[i + 1 : i + 2]]
+    return not any(
+        other.entity in {"ADDRESS", "LOCATION"}
+        and max(other.start - spans[i].end, spans[i].start - other.end) <= 3
+        for other in beside
+    )
+
+
+def _windows(text: int, ids: list[int], words: Sequence[int | None]) -> list[_Window]:
+    """Overlapping windows over one text's tokens; each opens at the start of a word."""
+    windows = []
+    start = 0
+    while start < len(ids):
+        windows.append(_Window(text, start, ids[start : start + _WINDOW]))
+        if start + _WINDOW >= len(ids):
+            break
+        following = start + _WINDOW - _OVERLAP
+        while following - 1 > start and words[following] == words[following - 1]:
+            following -= 1
+        start = following
+    return windows
