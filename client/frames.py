@@ -43,7 +43,9 @@ def pack(frame: Frame) -> bytes:
     body = b""
     if frame.tensors:
         _check(frame.tensors)
-        ordered = {name: np.ascontiguousarray(frame.tensors[name]) for name in sorted(frame.tensors)}
+        ordered = {
+            name: np.ascontiguousarray(frame.tensors[name]) for name in sorted(frame.tensors)
+        }
         body = save(ordered)
     _check_lengths(len(header), len(body))
     return _PREFIX.pack(_MAGIC, len(header), len(body)) + header + body

@@ -13,9 +13,7 @@ from privacy.exchange import Array, Decline, RoundReply, RoundRequest
 class Agent(Protocol):
     """What a department's node answers with; in the same process or behind a socket."""
 
-    def handle(
-        self, request: RoundRequest, adapter: Mapping[str, Array]
-    ) -> RoundReply | Decline:
+    def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
         """Answer one round.
 
         Promises: budget is reserved durably before the first gradient; a reply is durable before it
