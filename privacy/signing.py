@@ -14,6 +14,8 @@ from typing import Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -115,11 +117,9 @@ class SigningKey:
         return self._private.sign(data)
 
     def derive(self, purpose: str) -> bytes:
-        """A 32-byte secret for ``purpose``, the same for the same key and of no use for signing.
-
-        Computed as SHA-256 over a signature that no statement of ours can equal.
-        """
-        return hashlib.sha256(self.sign(b"intramural-derive\x00" + purpose.encode())).digest()
+        """A 32-byte secret for ``purpose`` (HKDF-SHA-256, RFC 5869): same key, same secret."""
+        info = b"intramural " + purpose.encode()
+        return HKDF(SHA256(), 32, salt=None, info=info).derive(self._private.private_bytes_raw())
 
     @classmethod
     def generate(cls) -> Self:

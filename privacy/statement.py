@@ -3,6 +3,7 @@
 Built from verified receipts, never from figures that somebody typed.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -132,7 +133,7 @@ class PrivacyStatement:
 def model_card(run: ReleaseStatement, privacy: PrivacyStatement, metrics: Mapping[str, Any]) -> str:
     """The release's README in Markdown, with the front matter that PEFT adapters carry."""
     rows = "\n".join(
-        f"| {name} | {part.epsilon:.4f} | {part.delta:g} | {part.rounds} |"
+        f"| {name} | {_upper(part.epsilon)} | {part.delta:g} | {part.rounds} |"
         for name, part in sorted(privacy.departments.items())
     )
     mechanisms = "; ".join(
@@ -141,7 +142,7 @@ def model_card(run: ReleaseStatement, privacy: PrivacyStatement, metrics: Mappin
     trained = "B (A frozen)" if run.factors == "B" else "A and B"
     sum_delta = sum(part.delta for part in privacy.departments.values())
     return f"""---
-base_model: {_quoted(run.base_model)}
+base_model: {json.dumps(run.base_model, ensure_ascii=False)}
 library_name: peft
 tags:
   - lora
@@ -166,8 +167,8 @@ own node before it left.
 |---|---|---|---|
 {rows}
 
-- A {privacy.unit} known to **one** department: epsilon at most {privacy.largest_epsilon:.4f}.
-- A person with one {privacy.unit} in **every** department: epsilon at most {privacy.sum_epsilon:.4f},
+- A {privacy.unit} known to **one** department: epsilon at most {_upper(privacy.largest_epsilon)}.
+- A person with one {privacy.unit} in **every** department: epsilon at most {_upper(privacy.sum_epsilon)},
   delta at most {sum_delta:g} (basic composition).
 
 What this does not promise: a {privacy.unit} is what is protected, not everything that a person wrote;
@@ -193,8 +194,10 @@ holds what the base model may reveal.
 """
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _upper(epsilon: float) -> str:
+    """Four decimals, rounded up: a bound must not be printed below itself."""
+    printed = f"{epsilon:.4f}"
+    return printed if float(printed) >= epsilon else f"{epsilon + 1e-4:.4f}"
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

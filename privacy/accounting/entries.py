@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Double, LargeBinary, String, func, select
+from sqlalchemy import Connection, Double, LargeBinary, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from privacy.accounting.events import MechanismEvent, event_from_json
@@ -32,7 +32,7 @@ class Base(DeclarativeBase):
 
 
 class Row(Base):
-    """One entry. The columns after ``digest`` and ``digest`` itself follow from the others."""
+    """One entry; ``digest`` and ``signature`` follow from the other columns."""
 
     __tablename__ = "entries"
 
@@ -42,7 +42,7 @@ class Row(Base):
     department: Mapped[str] = mapped_column(String(100), index=True)
     run_id: Mapped[str] = mapped_column(String(100))
     round: Mapped[int]
-    event: Mapped[str | None]
+    event: Mapped[str | None] = mapped_column(Text)
     epsilon: Mapped[float | None] = mapped_column(Double)
     delta: Mapped[float | None] = mapped_column(Double)
     budget: Mapped[float | None] = mapped_column(Double)

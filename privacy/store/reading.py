@@ -184,6 +184,8 @@ def _try_to_look(
         source = path.with_name(path.name + suffix)
         if source.exists():
             shutil.copyfile(source, folder / source.name)
+    if lock is not None:
+        lock.release()
     connection = _connect(stack, folder / path.name, "rw")
     return Reading(connection, "unsealed" if seal is None else "crashed", seal, faults)
 
