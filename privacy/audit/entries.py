@@ -10,7 +10,6 @@ from privacy.errors import AuditEntryInvalid, CanonicalError
 
 Kind = Literal["call", "run_step", "budget", "release", "key", "policy"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Value = str | int | float | bool | None | dict[str, int] | dict[str, str] | list[str]
 
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -29,8 +28,8 @@ class AuditEntry:
         at: UTC time, RFC 3339 with microseconds.
         actor: who did it: a key id, role, department or component; no person's name.
         data: by short lower-case names: texts of at most 200 characters without line breaks,
-            numbers, booleans, None; lists of such texts; mappings from labels to whole numbers or
-            to such texts.
+            numbers, booleans, None; lists of such texts; mappings from labels to numbers or to
+            such texts.
 
     Raises:
         AuditEntryInvalid: names the field that breaks a rule, never its value.
@@ -105,7 +104,8 @@ def _check_value(value: object, name: str) -> None:
         if len(value) > _MOST_ITEMS:
             raise AuditEntryInvalid(f"{name} has {len(value)} items, at most {_MOST_ITEMS}")
         for item in value if isinstance(value, list) else value.values():
-            if isinstance(item, int) and not isinstance(item, bool) and isinstance(value, dict):
+            number = isinstance(item, int | float) and not isinstance(item, bool)
+            if number and isinstance(value, dict):
                 _check_number(item, name)
             else:
                 _check_text(item, name)

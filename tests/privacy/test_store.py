@@ -194,6 +194,6 @@ def test_an_error_of_the_database_is_told_in_our_words(tmp_path: Path, key: Sign
     with pytest.raises(StoreError, match="refuses the row"), database.write() as connection:
         connection.exec_driver_sql("INSERT INTO entries (kind) VALUES ('reserve')")
     with pytest.raises(StoreError, match="no such table"), database.write() as connection:
-        connection.exec_driver_sql("DELETE FROM nothing")
+        connection.exec_driver_sql("DELETE FROM absent")
     database.close()
     assert verify_ledger(path, key.verify_key).entries == 0
