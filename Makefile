@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Both make .venv from the lock and reuse it.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
+
+.PHONY: help demo test lint types layers check assets install clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+install: $(STAMP)  ## Make .venv with exactly what the lock names
+
+# The lock is complete, so --no-deps installs that and nothing else: no CUDA libraries by accident.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+assets: $(STAMP)  ## Fetch and check the model assets
+	$(BIN)/intramural assets fetch
+
+demo: assets  ## Run the whole main job on a real model (DEMO_ARGS="--quick")
+	$(BIN)/intramural demo $(DEMO_ARGS)
+
+test: assets  ## Run the whole test suite with coverage
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	$(BIN)/mypy
+
+layers: $(STAMP)  ## The rooms import downwards only
+	$(BIN)/lint-imports
+
+check: lint types layers test  ## All that CI does
+
+clean:  ## Remove what was built, not the assets
+	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -1,0 +1,184 @@
+"""Builds a department's node from its file: read, scrub, encode, and hand to its agent.
+
+All of it happens in the department's own folder. What is counted here (records, findings by type)
+is for the department's eyes and never becomes part of a reply.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from client.agent import NodeAgent
+from client.encoding import encode_records
+from client.errors import RecordError, RowFault
+from client.records import DataSource, Record, RecordSet, read_records, write_records
+from intramural.workspace import NodePaths
+from policies.decisions import action_for
+from policies.model import Policy
+from privacy.accounting.ledger import Ledger
+from privacy.dp.encode import Example
+from privacy.dp.trainer import LoraTrainer
+from privacy.files import write_atomic
+from privacy.pii.detector import Detector
+from privacy.pii.scrub import Scrubber
+from privacy.signing import SigningKey
+
+AT_ONCE = 64
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """A department's records without personal data; counts are local.
+
+    ``findings`` counts what was replaced, by entity type. ``left_out`` counts rows by filter.
+    """
+
+    records: tuple[Record, ...]
+    faults: tuple[RowFault, ...]
+    left_out: dict[str, int]
+    findings: dict[str, int]
+
+
+def scrub_department(
+    source: DataSource,
+    paths: NodePaths,
+    policy: Policy,
+    detector: Callable[[], Detector],
+    *,
+    tolerance: float,
+    limit: int | None = None,
+    advance: Advance | None = None,
+) -> Scrubbed:
+    """Read the file and scrub it into the node's folder; the work is reused while nothing changed.
+
+    ``limit`` takes the first records only; the others are counted as left out.
+
+    Raises:
+        RecordError: the file cannot be read or has more faulty rows than ``tolerance`` allows.
+        RedactionUnavailable: the detector failed; nothing is written then.
+    """
+    read = read_records(source, tolerance=tolerance)
+    records = read.records[:limit]
+    left_out = dict(read.left_out)
+    if len(records) < len(read.records):
+        left_out["limit"] = len(read.records) - len(records)
+    state = _fingerprint(source, policy, limit)
+    note = paths.scrubbed.with_suffix(".json")
+    known = _known_findings(note, state)
+    if known is not None and paths.scrubbed.is_file():
+        kept = read_records(DataSource(paths.scrubbed), tolerance=0.0)
+        if len(kept) == len(records):
+            return Scrubbed(kept.records, read.faults, left_out, known)
+    scrubber = Scrubber(detector(), lambda entity: action_for(policy, entity))
+    subject_key = _subject_key(paths.pseudonym_key)
+    done: list[Record] = []
+    findings: dict[str, int] = {}
+    for start in range(0, len(records), AT_ONCE):
+        items, report = scrubber.scrub_items(
+            records[start : start + AT_ONCE], lambda record, change: record.map_text(change)
+        )
+        done += [record.map_subject(lambda s: _pseudonym(subject_key, s)) for record in items]
+        for entity, count in report.counts.items():
+            findings[entity] = findings.get(entity, 0) + count
+        if advance is not None:
+            advance(len(done), len(records))
+    # A crash after the first write leaves scrubbed records without a note: scrubbed again.
+    note.unlink(missing_ok=True)
+    write_records(paths.scrubbed, done, overwrite=True)
+    write_atomic(note, json.dumps({"state": state, "findings": findings}).encode())
+    return Scrubbed(tuple(done), read.faults, left_out, dict(sorted(findings.items())))
+
+
+def encode_department(
+    scrubbed: Scrubbed, source: DataSource, trainer: LoraTrainer, policy: Policy, tolerance: float
+) -> tuple[list[Example], tuple[RowFault, ...]]:
+    """Token sequences of the records, and every fault met so far.
+
+    Raises:
+        RecordError: with the records that do not fit, more are faulty than ``tolerance`` allows.
+    """
+    examples, faults = encode_records(
+        scrubbed.records, trainer.tokenizer, policy.training.max_tokens, file=str(source.path)
+    )
+    every = (*scrubbed.faults, *faults)
+    considered = len(examples) + len(every)
+    if len(every) > tolerance * considered or not examples:
+        raise RecordError(
+            f"{source.path}: {len(every):,} of {considered:,} records are faulty, more than the "
+            f"tolerated share of {tolerance:.3g}; correct them or raise --tolerance",
+            every,
+        )
+    return examples, every
+
+
+def open_agent(
+    department: str,
+    paths: NodePaths,
+    policy: Policy,
+    examples: list[Example],
+    trainer: LoraTrainer,
+    code_digest: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[NodeAgent, Ledger, SigningKey]:
+    """The department's agent over its own ledger and key; whoever opens it closes the ledger."""
+    key = SigningKey.load_or_create(paths.signing_key)
+    key.verify_key.save(paths.public_key)
+    ledger = Ledger(paths.ledger, key)
+    agent = NodeAgent(
+        department=department,
+        policy=policy,
+        examples=examples,
+        trainer=trainer,
+        ledger=ledger,
+        key=key,
+        state_dir=paths.state,
+        code_digest=code_digest,
+        progress=progress,
+    )
+    return agent, ledger, key
+
+
+def read_public(source: DataSource, limit: int | None) -> RecordSet:
+    """Public held-out records; a file with splits gives its split "test" unless told otherwise."""
+    read = read_records(source)
+    if limit is None or len(read) <= limit:
+        return read
+    # Evenly spread, so that a file sorted by label is not cut down to its first labels.
+    chosen = tuple(read.records[i * len(read) // limit] for i in range(limit))
+    return RecordSet(source, chosen, read.faults, {**read.left_out, "limit": len(read) - limit})
+
+
+def _fingerprint(source: DataSource, policy: Policy, limit: int | None) -> str:
+    digest = hashlib.sha256()
+    with source.path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    settings = asdict(source) | {"path": "", "pii": policy.pii.model_dump(), "limit": limit}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _known_findings(note: Path, state: str) -> dict[str, int] | None:
+    try:
+        known = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(known, dict) or known.get("state") != state:
+        return None
+    findings: dict[str, int] = known["findings"]
+    return findings
+
+
+def _subject_key(path: Path) -> bytes:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(path, secrets.token_bytes(32), mode=0o600)
+    return path.read_bytes()
+
+
+def _pseudonym(key: bytes, subject: str) -> str:
+    return "s-" + hashlib.blake2b(subject.encode(), key=key, digest_size=8).hexdigest()

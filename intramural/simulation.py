@@ -1,0 +1,310 @@
+"""A whole federation in one process, with the node and hub code of the deployed one.
+
+Each department has its own folder, ledger, key and agent; the hub coordinates them with Flower
+over the in-process grid and sees only what crosses the wall. What is simulated is the network, and
+that one machine holds everybody's records.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from client.app import make_client_app
+from client.encoding import encode_records
+from client.errors import RowFault
+from client.records import DataSource
+from client.rows import label_completion, label_prompt
+from intramural.node import (
+    Scrubbed,
+    encode_department,
+    open_agent,
+    read_public,
+    scrub_department,
+)
+from intramural.workspace import Workspace
+from policies.load import load_policy
+from policies.model import Policy
+from privacy.accounting.ledger import Ledger
+from privacy.audit.log import AuditLog
+from privacy.code_digest import code_digest
+from privacy.dp.trainer import LoraTrainer
+from privacy.files import write_atomic
+from privacy.pii.detector import Detector, PiiModels, open_detector
+from privacy.release import VerifiedRelease
+from privacy.signing import SigningKey
+from server.enrolment import EnrolledNode, Enrolment
+from server.errors import PlanInvalid
+from server.evaluate import EvaluationResult, PublicSet, evaluate
+from server.events import Event, NodeDeclined
+from server.federation import run_federation
+from server.local_grid import LocalGrid, Phase
+from server.publish import BaseModel, audited, publish_run
+from server.rounds import RunPlan
+
+AUDIT_ORIGIN = "intramural.local/audit"
+EVALUATION_LIMIT = 200
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """What to run and where.
+
+    ``data``: each department's file. ``evaluation``: public held-out records. ``limit``: records
+    taken of each department (``None``: all). ``tolerance``: share of faulty rows that is accepted.
+    """
+
+    policy: Path
+    data: Mapping[str, DataSource]
+    model: Path | str
+    out: Path
+    pii_models: PiiModels
+    model_name: str | None = None
+    evaluation: DataSource | None = None
+    evaluation_limit: int = EVALUATION_LIMIT
+    limit: int | None = None
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Display:
+    """Callbacks for whoever watches; each may be left as it is."""
+
+    stage: Callable[[str], None] = lambda _: None
+    scrubbing: Callable[[str, int, int], None] = lambda *_: None
+    scrubbed: Callable[["DepartmentData"], None] = lambda _: None
+    planned: Callable[[RunPlan], None] = lambda _: None
+    training: Callable[[str, int, int], None] = lambda *_: None
+    event: Callable[[Event], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class DepartmentData:
+    """What became of a department's file, told on the department's own screen only."""
+
+    department: str
+    records: int
+    findings: Mapping[str, int]
+    left_out: Mapping[str, int]
+    faults: tuple[RowFault, ...]
+
+
+@dataclass(frozen=True)
+class DepartmentSpend:
+    """A department's privacy loss over its whole stored history, and its budget."""
+
+    name: str
+    epsilon: float
+    delta: float
+    budget: float
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Where the release lies and what the run showed."""
+
+    release: VerifiedRelease
+    workspace: Workspace
+    plan: RunPlan
+    departments: tuple[DepartmentSpend, ...]
+    data: tuple[DepartmentData, ...]
+    declines: tuple[NodeDeclined, ...]
+    evaluation: EvaluationResult | None = field(default=None)
+
+
+def simulate(options: SimulationOptions, display: Display | None = None) -> SimulationResult:
+    """Scrub, train, evaluate and publish; goes on where an interrupted run of the folder stopped.
+
+    Raises the errors of the rooms: a policy, file, budget, round or release that stands against it.
+    Nothing half-written is left: what is durable is a checkpoint, a ledger entry or a release.
+    """
+    display = display or Display()
+    policy = load_policy(options.policy)
+    _check_departments(policy, options)
+    workspace = Workspace(options.out)
+    _lay_out(workspace, options.policy)
+    scrubbed = _scrub(options, policy, workspace, display)
+    display.stage("loading the base model")
+    trainer = LoraTrainer(options.model, name=options.model_name)
+    public = _public_set(options, policy, trainer)
+    code = code_digest()
+    with ExitStack() as stack:
+        agents, ledgers, nodes, told = {}, {}, [], []
+        for node_id, (name, source) in enumerate(sorted(options.data.items()), start=1):
+            examples, faults = encode_department(
+                scrubbed[name], source, trainer, policy, options.tolerance
+            )
+            told.append(
+                DepartmentData(
+                    name, len(examples), scrubbed[name].findings, scrubbed[name].left_out, faults
+                )
+            )
+            display.scrubbed(told[-1])
+            agent, ledger, key = open_agent(
+                name,
+                workspace.node(name),
+                policy,
+                examples,
+                trainer,
+                code,
+                partial(display.training, name),
+            )
+            agents[node_id] = agent
+            ledgers[name] = stack.enter_context(ledger)
+            nodes.append(EnrolledNode(name, node_id, key.verify_key))
+        plan = RunPlan.from_policy(policy, trainer.base_digest)
+        display.planned(plan)
+        config = plan.adapter_config()
+        enrolment = Enrolment(nodes)
+        audit = stack.enter_context(open_audit(workspace))
+        grid = LocalGrid(
+            make_client_app(lambda context: agents[context.node_id]),
+            {node.node_id: {} for node in nodes},
+            on_node=_announce(enrolment, plan, display),
+        )
+        result = run_federation(
+            grid,
+            plan,
+            policy,
+            enrolment,
+            trainer.initial_adapter(config, plan.seed),
+            workspace.checkpoints,
+            audited(audit, display.event),
+        )
+        evaluation = None
+        if public is not None:
+            display.stage("evaluating on public held-out records")
+            evaluation = evaluate(
+                trainer,
+                public,
+                config=config,
+                max_tokens=plan.max_tokens,
+                after=result.adapter,
+            )
+        display.stage("publishing the release")
+        release = publish_run(
+            result,
+            base_model=BaseModel(trainer.name, trainer.adapter_config_json(config)),
+            enrolment=enrolment,
+            metrics=evaluation.to_json() if evaluation is not None else {},
+            out_dir=workspace.root,
+            key=SigningKey.load_or_create(workspace.hub_key),
+            code_digest=code,
+            audit=audit,
+        )
+        spends = tuple(_spend(policy, name, ledgers[name]) for name in sorted(ledgers))
+    return SimulationResult(
+        release, workspace, plan, spends, tuple(told), result.declines, evaluation
+    )
+
+
+def open_audit(workspace: Workspace) -> AuditLog:
+    """The workspace's audit log, open for writing; its public key is left beside it.
+
+    Raises :class:`~privacy.errors.TamperedStore` or :class:`~privacy.errors.StoreBusy`.
+    """
+    workspace.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = SigningKey.load_or_create(workspace.audit_key)
+    key.verify_key.save(workspace.audit_public_key)
+    return AuditLog(workspace.audit, key, AUDIT_ORIGIN)
+
+
+def _check_departments(policy: Policy, options: SimulationOptions) -> None:
+    unknown = sorted(set(options.data) - set(policy.departments))
+    if unknown:
+        known = ", ".join(sorted(policy.departments))
+        raise PlanInvalid(
+            f"the policy has no department {', '.join(unknown)}; it names {known}: correct --data "
+            "or add the department to the policy"
+        )
+    if policy.privacy.unit != "record":
+        raise PlanInvalid(
+            f"unit={policy.privacy.unit!r} is not trained yet; set privacy.unit to 'record'"
+        )
+
+
+def _lay_out(workspace: Workspace, policy_file: Path) -> None:
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    kept = workspace.root / f"policy{policy_file.suffix.lower()}"
+    content = policy_file.read_bytes()
+    if not (kept.is_file() and kept.read_bytes() == content):
+        write_atomic(kept, content)
+    for folder in (workspace.checkpoints, workspace.hub_key.parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _scrub(
+    options: SimulationOptions, policy: Policy, workspace: Workspace, display: Display
+) -> dict[str, Scrubbed]:
+    opened: list[Detector] = []
+
+    def detector() -> Detector:
+        # Opened at the first need: a resumed run has its records scrubbed already.
+        if not opened:
+            display.stage("loading the PII models")
+            opened.append(open_policy_detector(policy, options.pii_models))
+        return opened[0]
+
+    scrubbed = {}
+    for name, source in sorted(options.data.items()):
+        paths = workspace.node(name)
+        paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scrubbed[name] = scrub_department(
+            source,
+            paths,
+            policy,
+            detector,
+            tolerance=options.tolerance,
+            limit=options.limit,
+            advance=partial(display.scrubbing, name),
+        )
+    return scrubbed
+
+
+def open_policy_detector(policy: Policy, models: PiiModels, *, threads: int = 1) -> Detector:
+    """The full detector as the policy's ``pii`` section configures it."""
+    return open_detector(
+        models,
+        policy.pii.languages,
+        threshold=policy.pii.threshold,
+        allow=policy.pii.allow,
+        deny=policy.pii.deny,
+        threads=threads,
+    )
+
+
+def _public_set(
+    options: SimulationOptions, policy: Policy, trainer: LoraTrainer
+) -> PublicSet | None:
+    if options.evaluation is None:
+        return None
+    records = read_public(options.evaluation, options.evaluation_limit).records
+    examples, _ = encode_records(
+        records, trainer.tokenizer, policy.training.max_tokens, file=str(options.evaluation.path)
+    )
+    labelled = [r for r in records if r.kind == "label"]
+    labels = sorted({r.completion for r in labelled})
+    if len(labels) < 2:
+        return PublicSet(examples=examples)
+    return PublicSet(
+        prompts=[label_prompt(r.prompt) for r in labelled],
+        answers=[labels.index(r.completion) for r in labelled],
+        candidates=[label_completion(label) for label in labels],
+        examples=examples,
+    )
+
+
+def _announce(
+    enrolment: Enrolment, plan: RunPlan, display: Display
+) -> Callable[[int, Phase], None]:
+    def announce(node_id: int, phase: Phase) -> None:
+        if phase == "asked":
+            display.training(enrolment.by_node_id[node_id].department, 0, plan.steps)
+
+    return announce
+
+
+def _spend(policy: Policy, name: str, ledger: Ledger) -> DepartmentSpend:
+    budget = policy.budget_of(name)
+    return DepartmentSpend(name, ledger.spent(name, budget.delta), budget.delta, budget.epsilon)
