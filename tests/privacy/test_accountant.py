@@ -41,7 +41,7 @@ def test_without_sampling_it_is_the_gaussian_mechanism() -> None:
     assert delta_at(cost) <= DELTA <= delta_at(cost - 0.005)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([0.01, 0.25, 1.0]))
 def test_more_steps_never_cost_less(steps: int, more: int, rate: float) -> None:
     """Epsilon is monotone in the number of steps."""
