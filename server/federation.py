@@ -4,39 +4,21 @@ The deployed hub and the simulation in one process call the same function.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from policies.model import Policy
 from privacy.exchange import Array
-from privacy.receipts import SignedReceipt
 from server.coordinator import Coordinator
 from server.enrolment import Enrolment
 from server.errors import PlanInvalid
-from server.events import NodeDeclined, OnEvent, RunBegan, ignore
-from server.rounds import RunPlan, RunState, RunStore
+from server.events import OnEvent, RunBegan, ignore
+from server.rounds import RunPlan, RunResult, RunState, RunStore
 from server.strategy import DepartmentRounds, to_arrays
 
 REPLY_TIMEOUT = 3600.0
 """Seconds that a round waits for its last answer."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    ``plan`` is the stored one, with the run id that the receipts name; ``finished_at`` is the UTC
-    time of the last checkpoint, the same whenever the finished run is asked for.
-    """
-
-    plan: RunPlan
-    adapter: Mapping[str, Array]
-    receipts: tuple[SignedReceipt, ...]
-    declines: tuple[NodeDeclined, ...]
-    rounds: int
-    finished_at: str
 
 
 def run_federation(
@@ -74,9 +56,7 @@ def run_federation(
         on_event(RunBegan(state.plan.run_id, state.round, state.plan.rounds))
         if not state.finished:
             state = _rounds(grid, state, policy, enrolment, store, on_event, reply_timeout)
-    return RunResult(
-        state.plan, state.adapter, state.receipts, state.declines, state.round, state.at
-    )
+    return state.result()
 
 
 def _rounds(

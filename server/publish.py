@@ -25,7 +25,7 @@ from server.events import (
     RunBegan,
     ignore,
 )
-from server.federation import RunResult
+from server.rounds import RunResult
 
 HUB = "hub"
 

@@ -159,6 +159,22 @@ class RunPlan(BaseModel):
 
 
 @dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    ``plan`` is the stored one, with the run id that the receipts name; ``finished_at`` is the UTC
+    time of the last checkpoint, the same whenever the finished run is asked for.
+    """
+
+    plan: RunPlan
+    adapter: Mapping[str, Array]
+    receipts: tuple[SignedReceipt, ...]
+    declines: tuple[NodeDeclined, ...]
+    rounds: int
+    finished_at: str
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run after ``round`` completed rounds (0: none yet).
 
@@ -179,6 +195,10 @@ class RunState:
     def finished(self) -> bool:
         """Whether every round of the plan is complete."""
         return self.round >= self.plan.rounds
+
+    def result(self) -> RunResult:
+        """What the run has come to."""
+        return RunResult(self.plan, self.adapter, self.receipts, self.declines, self.round, self.at)
 
     def advanced(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -16,6 +17,16 @@ from privacy.exchange import Array, Decline, RoundReply
 from privacy.receipts import SignedReceipt
 from server.coordinator import Answer, Coordinator, Failure
 from server.enrolment import Enrolment
+
+_ERRORS = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its node could not load the ClientApp",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "its ClientApp raised an error; its own log says which",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer was lost on the way",
+    ErrorCode.MESSAGE_UNAVAILABLE: "its answer was lost on the way",
+    ErrorCode.NODE_UNAVAILABLE: "its node went away",
+    ErrorCode.INVALID_FAB: "its node refused the bundle",
+    ErrorCode.CLIENT_APP_CRASHED: "its ClientApp crashed",
+}
 
 
 class DepartmentRounds(Strategy):
@@ -89,7 +100,8 @@ class DepartmentRounds(Strategy):
     def _read(self, department: str, reply: Message) -> Answer:
         if reply.has_error():
             # The reason is text from the node's process and may quote anything: only its code stays.
-            return Failure("node_error", f"Flower reported error {reply.error.code} for its node")
+            told = _ERRORS.get(reply.error.code, f"Flower reported error {reply.error.code}")
+            return Failure("node_error", told)
         node_id = self._enrolment.by_department[department].node_id
         if reply.metadata.src_node_id != node_id:
             return Failure(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation_kit import FakeTrainer, Node, examples, first_adapter, make_policy, request_for
 
@@ -10,6 +11,7 @@ from client.agent import NodeAgent
 from client.errors import AgentMisconfigured
 from privacy import crashpoints
 from privacy.accounting.ledger import Ledger
+from privacy.errors import BudgetExceeded
 from privacy.exchange import Decline, RoundReply
 
 POLICY = make_policy()
@@ -197,3 +199,94 @@ def test_progress_is_told_locally(tmp_path: Path) -> None:
         )
         agent.handle(request_for(POLICY), first_adapter(POLICY))
     assert steps == [(1, 2), (2, 2)]
+
+
+class BrokenLedger:
+    """A ledger that fails as a disk would."""
+
+    def __init__(self, error: Exception, at: str) -> None:
+        self.error, self.at = error, at
+
+    def read(self):
+        if self.at == "read":
+            raise self.error
+        return self
+
+    def events(self, department: str) -> tuple[()]:
+        return ()
+
+    def reserve(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "code"),
+    [
+        ("read", OSError("/home/hr/ledger.db is gone"), "unavailable"),
+        ("reserve", OSError("/home/hr/ledger.db is gone"), "unavailable"),
+        ("reserve", BudgetExceeded("hr", 9.2, 8.0), "budget_exhausted"),
+    ],
+)
+def test_without_a_reservation_nothing_is_trained(
+    tmp_path: Path, at: str, error: Exception, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the ledger cannot take the charge, or another process was first, no gradient is computed."""
+    node = Node(tmp_path, "hr", POLICY)
+    agent, ledger = node.open()
+    ledger.close()
+    agent._ledger = BrokenLedger(error, at)  # type: ignore[assignment]
+    answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+    assert isinstance(answer, Decline)
+    assert answer.code == code
+    assert "/home" not in answer.reason + caplog.text
+    assert node.trainer.plans == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("base_model.model.layers.0.self_attn.q_proj.lora_B.weight", None),
+        ("base_model.model.layers.0.self_attn.q_proj.lora_B.weight", (9, 2)),
+        ("another", (1,)),
+    ],
+)
+def test_adapter_that_cannot_fit_is_declined_before_anything_is_spent(
+    tmp_path: Path, name: str, value: tuple[int, ...] | None
+) -> None:
+    """A missing, misshapen or unknown tensor is named; the budget is untouched."""
+    agent, ledger = Node(tmp_path, "hr", POLICY).open()
+    adapter = first_adapter(POLICY)
+    if value is None:
+        del adapter[name]
+    else:
+        adapter[name] = np.zeros(value, np.float32)
+    with ledger:
+        answer = agent.handle(request_for(POLICY), adapter)
+        assert ledger.history("hr") == ()
+    assert isinstance(answer, Decline)
+    assert answer.code == "invalid_request"
+    assert name in answer.reason
+
+
+@pytest.mark.parametrize("spoil", ["extra", "nan", "shape"])
+def test_training_that_returns_something_else_is_no_reply(tmp_path: Path, spoil: str) -> None:
+    """Tensors that are unexpected, not finite or of another shape never leave."""
+
+    class Odd(FakeTrainer):
+        def train(self, adapter, examples, plan, learning_rate, config, progress=None):
+            update = super().train(adapter, examples, plan, learning_rate, config, progress)
+            first = next(iter(update))
+            if spoil == "extra":
+                update["extra"] = np.ones(1, np.float32)
+            elif spoil == "nan":
+                update[first] = np.full_like(update[first], np.nan)
+            else:
+                update[first] = np.ones((1, 1), np.float32)
+            return update
+
+    node = Node(tmp_path, "hr", POLICY, Odd())
+    agent, ledger = node.open()
+    with ledger:
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+    assert isinstance(answer, Decline)
+    assert list(node.replies.glob("*")) == []

@@ -24,8 +24,9 @@ from privacy.exchange import Decline, RoundReply, RoundRequest, adapter_digest
 from server.enrolment import EnrolledNode, Enrolment
 from server.errors import CheckpointUnusable, EnrolmentInvalid, PlanInvalid, RoundFailed
 from server.events import Event, NodeDeclined, NodeReplied, RoundFinished, RoundStarted, RunBegan
-from server.federation import RunResult, run_federation
+from server.federation import run_federation
 from server.local_grid import LocalGrid
+from server.rounds import RunResult
 
 POLICY = make_policy()
 

@@ -10,8 +10,9 @@ from privacy.audit.log import AuditLog, read_log, verify_log
 from privacy.errors import AuditUnavailable
 from privacy.release import Release, verify
 from privacy.signing import SigningKey
-from server.federation import RunResult, run_federation
+from server.federation import run_federation
 from server.publish import BaseModel, audited, publish_run
+from server.rounds import RunResult
 
 POLICY = make_policy()
 MODEL = BaseModel("tiny", {"peft_type": "LORA", "base_model_name_or_path": "tiny"})
