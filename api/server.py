@@ -1,5 +1,6 @@
 """Runs an application with uvicorn: in the foreground, or in a thread beside other work."""
 
+import logging
 import socket
 import threading
 from types import TracebackType
@@ -92,7 +93,9 @@ class _Announcing(uvicorn.Server):
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
-    # uvicorn's access log writes paths with their queries; the gate writes one without.
+    # uvicorn's access log writes paths with their queries; the gate writes one without. Switching
+    # it off by `access_log` leaves it on for whoever attaches a handler to it by name.
+    logging.getLogger("uvicorn.access").disabled = True
     return uvicorn.Config(
         app,
         access_log=False,
