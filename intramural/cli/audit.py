@@ -1,0 +1,3 @@
+from intramural.cli.parser import CommandGroup
+
+app = CommandGroup("x")

@@ -1,0 +1,171 @@
+"""``intramural serve``: the service over a workspace, until it is told to stop."""
+
+import logging
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
+from intramural.cli.output import note, print_json, say
+from intramural.errors import CommandRefused
+from intramural.workspace import Workspace
+
+if TYPE_CHECKING:
+    from intramural.service import Service
+
+
+def serve(
+    workspace: WorkspaceOption = None,
+    release: Annotated[
+        str, typer.Option("--release", metavar="ID", help="Release to serve, or latest.")
+    ] = "latest",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="PATH",
+            help="Folder of the base model; by default the demonstration's.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Public key that must have signed the release; by default release-key.pub.",
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Answer applications: an OpenAI-compatible service that redacts and keeps an audit log.
+
+    Opens policy, release, API keys, audit log and models, and refuses to start where one of them
+    does not verify. Every call needs an API key; see `intramural keys create`. Stop it with Ctrl-C
+    or SIGTERM: answers under way get ten seconds to end. Prompts are never logged. With --json, one
+    JSON object tells the address once it listens.
+
+    \b
+    Example:
+      intramural serve --workspace intramural-demo --port 8080
+    """
+    from api.server import BackgroundServer
+    from intramural.service import open_service
+    from privacy.signing import VerifyKey
+
+    found = find_workspace(workspace)
+    trusted = VerifyKey.load(key) if key is not None else None
+    with _terminated_cleanly(), ExitStack() as stack:
+        _check_address(host, port)
+        stack.enter_context(_logging())
+        service = stack.enter_context(
+            open_service(
+                found,
+                release=release,
+                model=model,
+                trusted=trusted,
+                progress=lambda step: note(f"opening the {step} …"),
+            )
+        )
+        server = stack.enter_context(BackgroundServer(service.app, host, port))
+        _announce(service, server.base_url, found, json_output)
+        threading.Event().wait()
+
+
+def _announce(service: "Service", url: str, workspace: Workspace, json_output: bool) -> None:
+    if json_output:
+        facts = {
+            "listening": url,
+            "release": service.release.id,
+            "policy": service.policy.digest,
+            "workspace": str(workspace.root),
+        }
+        print_json(facts)
+    else:
+        say(f"Serving release {service.release.id} at {url}/v1 (documentation at {url}/docs)")
+        say("Create a key for an application, in another terminal:")
+        role = "app" if "app" in service.policy.roles else next(iter(service.policy.roles))
+        say(
+            f"  intramural keys create --workspace {shlex.quote(str(workspace.root))} "
+            f"--principal my-app --role {role}"
+        )
+        say("Press Ctrl-C to stop.")
+    sys.stdout.flush()
+    from intramural.ledgers import check_ledgers
+
+    for check in check_ledgers(workspace, service.policy, [service.release]):
+        for fault in check.faults:
+            note(f"warning: {check.department}: {fault}. /v1/budgets will answer 503")
+
+
+def _check_address(host: str, port: int) -> None:
+    """Fail before the models are loaded, not after.
+
+    Raises:
+        CommandRefused: nobody may listen there now.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        raise CommandRefused(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "choose another with --host and --port"
+        ) from None
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        note(
+            f"warning: {host} is reachable by others and keys travel in the clear; "
+            "put a proxy with TLS in front"
+        )
+
+
+@contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """SIGTERM is how a service is meant to end: everything is closed, the exit code is 0."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Our own loggers to standard error, no other's: a foreign message may quote what it works on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    silent = logging.NullHandler()
+    loggers = [logging.getLogger(name) for name in ("api", "intramural", "policies", "privacy")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    logging.getLogger().addHandler(silent)
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.removeHandler(handler)
+        logging.getLogger().removeHandler(silent)

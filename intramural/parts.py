@@ -1,0 +1,189 @@
+"""Opens the parts of a workspace, in one way for every command, the simulation and the service.
+
+Importing this module loads no model library; opening a detector does.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from intramural.errors import WorkspaceError
+from intramural.workspace import Workspace
+from privacy.files import create_exclusive
+from privacy.signing import SigningKey
+
+if TYPE_CHECKING:
+    from api.keys import KeyStore
+    from policies.errors import Fault
+    from policies.model import PiiPolicy, Policy
+    from privacy.audit.log import AuditLog
+    from privacy.pii.detector import Detector, PiiModels
+
+PII_ASSETS: Final = ("spacy-en-md", "rampart-en-pii", "lac-zh")
+"""The detector's models: English names, English classifier, Chinese names."""
+
+DEMO_MODEL: Final = "smollm2-135m-instruct"
+
+AUDIT_ORIGIN: Final = "intramural.local/audit"
+"""Name of a workspace's audit log; its checkpoints carry it, so it never changes."""
+
+_KEY_BYTES: Final = 32
+
+
+def workspace_policy(workspace: Workspace) -> "Policy":
+    """The policy of a workspace.
+
+    Raises:
+        WorkspaceError: it has none.
+        PolicyError: it has one that cannot be used.
+    """
+    from policies.load import load_policy
+
+    path = workspace.policy()
+    if path is None:
+        raise WorkspaceError(
+            f"{workspace.root} holds no policy.toml, policy.yaml or policy.yml; name another "
+            "folder with --workspace"
+        )
+    return load_policy(path)
+
+
+def open_audit(workspace: Workspace, *, timeout: float = 10.0) -> "AuditLog":
+    """The workspace's audit log, open for writing; made, with its keys, where there is none.
+
+    Raises:
+        TamperedStore: the log is not what its key signed.
+        StoreBusy: another process writes it and did not end within ``timeout`` seconds.
+        KeyUnusable: the key is damaged, or is missing although there is a log.
+    """
+    from privacy.audit.log import AuditLog
+    from privacy.store.reading import seal_path
+
+    if workspace.audit.exists() or seal_path(workspace.audit).exists():
+        key = SigningKey.load(workspace.audit_key)
+    else:
+        workspace.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = SigningKey.load_or_create(workspace.audit_key)
+    if not workspace.audit_public_key.exists():
+        key.verify_key.save(workspace.audit_public_key)
+    return AuditLog(workspace.audit, key, AUDIT_ORIGIN, timeout=timeout)
+
+
+def keys_path(workspace: Workspace) -> Path:
+    """The database of the service's API keys."""
+    return workspace.service / "keys.db"
+
+
+def open_keys(workspace: Workspace) -> "KeyStore":
+    """The service's API keys; made where there are none. Several processes may have them open.
+
+    Raises:
+        TamperedStore, StoreBusy: the database cannot be used.
+        KeyUnusable, KeyRequestInvalid: its signing key or its secret is unusable or missing.
+    """
+    from api.keys import KeyStore
+    from privacy.store.reading import seal_path
+
+    path, secret = keys_path(workspace), workspace.service / "keys.secret"
+    signing = workspace.service / "signing.key"
+    if path.exists() or seal_path(path).exists():
+        if not secret.exists():
+            raise WorkspaceError(
+                f"{secret} is missing, so none of the keys in {path.name} can be checked; "
+                "restore it, or remove the folder and create all keys anew"
+            )
+        key = SigningKey.load(signing)
+    else:
+        workspace.service.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = SigningKey.load_or_create(signing)
+    return KeyStore(path, signing_key=key, secret=secret)
+
+
+def unknown_entities(policy: "Policy") -> "tuple[Fault, ...]":
+    """Rules of the policy for kinds of personal data that no detector finds, by key."""
+    from policies.errors import Fault
+    from privacy.pii.entities import ENTITIES
+
+    known = ", ".join(sorted(ENTITIES))
+    return tuple(
+        Fault(f"pii.entities.{name}", f"is no kind of personal data that is looked for: {known}")
+        for name in policy.pii.entities
+        if name not in ENTITIES
+    )
+
+
+def pii_models(*, home: Path | None = None) -> "PiiModels":
+    """The folders of the detector's models.
+
+    Raises:
+        AssetMissing: one was not fetched on this machine.
+    """
+    from intramural.assets import asset_path
+    from privacy.pii.detector import PiiModels
+
+    return PiiModels(*(asset_path(name, home=home) for name in PII_ASSETS))
+
+
+def detector_for(pii: "PiiPolicy", *, home: Path | None = None) -> "Detector":
+    """The full detector as the policy configures it, over model assets that verify.
+
+    What the policy has a rule for is looked for, besides all that is personal by itself. Takes
+    seconds: keep one per process.
+
+    Raises:
+        AssetMissing, AssetCorrupt: a model was not fetched, or its files were changed.
+        DetectorNotReady: a model cannot be used.
+    """
+    from intramural.assets import AssetCorrupt, verify
+    from privacy.pii.detector import open_detector
+    from privacy.pii.entities import ENTITIES, PERSONAL
+
+    models = pii_models(home=home)
+    for state in verify(PII_ASSETS, home=home):
+        if state.faults:
+            raise AssetCorrupt(
+                f"the model asset {state.asset.name!r} is not as it was fetched: "
+                f"{'; '.join(state.faults)}. Run `intramural assets fetch {state.asset.name} --force`"
+            )
+    return open_detector(
+        models,
+        pii.languages,
+        threshold=pii.threshold,
+        allow=pii.allow,
+        deny=pii.deny,
+        entities=PERSONAL | (ENTITIES & pii.entities.keys()),
+    )
+
+
+def pseudonym_key(path: Path) -> bytes:
+    """The 32-byte key of a department's pseudonyms; drawn, with mode 0600, where there is none.
+
+    Raises:
+        WorkspaceError: the file is no such key, or others can read it.
+    """
+    path = Path(path)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_exclusive(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise WorkspaceError(
+            f"pseudonym key {path} has mode {mode:04o}; others may have read it. "
+            f"Run `chmod 600 {path}` if you know that nobody did, else choose another file"
+        )
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise WorkspaceError(f"{path} has {len(key)} bytes; a pseudonym key has {_KEY_BYTES}")
+    return key
+
+
+def subject_pseudonym(key: bytes) -> Callable[[str], str]:
+    """Turns subject ids into stable names that tell nothing without the key (keyed BLAKE2b)."""
+
+    def pseudonym(subject_id: str) -> str:
+        data = subject_id.encode("utf-8", "surrogatepass")
+        return "s-" + hashlib.blake2b(data, key=key, digest_size=8).hexdigest()
+
+    return pseudonym
