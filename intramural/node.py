@@ -6,7 +6,6 @@ is for the department's eyes and never becomes part of a reply.
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from client.agent import NodeAgent
 from client.encoding import encode_records
 from client.errors import RecordError, RowFault
 from client.records import DataSource, Record, RecordSet, read_records, write_records
+from intramural.parts import pseudonym_key, subject_pseudonym
 from intramural.workspace import NodePaths
 from policies.decisions import action_for
 from policies.model import Policy
@@ -74,14 +74,14 @@ def scrub_department(
         if len(kept) == len(records):
             return Scrubbed(kept.records, read.faults, left_out, known)
     scrubber = Scrubber(detector(), lambda entity: action_for(policy, entity))
-    subject_key = _subject_key(paths.pseudonym_key)
+    subject = subject_pseudonym(pseudonym_key(paths.pseudonym_key))
     done: list[Record] = []
     findings: dict[str, int] = {}
     for start in range(0, len(records), AT_ONCE):
         items, report = scrubber.scrub_items(
             records[start : start + AT_ONCE], lambda record, change: record.map_text(change)
         )
-        done += [record.map_subject(lambda s: _pseudonym(subject_key, s)) for record in items]
+        done += [record.map_subject(subject) for record in items]
         for entity, count in report.counts.items():
             findings[entity] = findings.get(entity, 0) + count
         if advance is not None:
@@ -171,14 +171,3 @@ def _known_findings(note: Path, state: str) -> dict[str, int] | None:
         return None
     findings: dict[str, int] = known["findings"]
     return findings
-
-
-def _subject_key(path: Path) -> bytes:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, secrets.token_bytes(32), mode=0o600)
-    return path.read_bytes()
-
-
-def _pseudonym(key: bytes, subject: str) -> str:
-    return "s-" + hashlib.blake2b(subject.encode(), key=key, digest_size=8).hexdigest()

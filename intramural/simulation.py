@@ -23,15 +23,15 @@ from intramural.node import (
     read_public,
     scrub_department,
 )
+from intramural.parts import detector_for, open_audit
 from intramural.workspace import Workspace
 from policies.load import load_policy
 from policies.model import Policy
 from privacy.accounting.ledger import Ledger
-from privacy.audit.log import AuditLog
 from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
-from privacy.pii.detector import Detector, PiiModels, open_detector
+from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 from privacy.signing import SigningKey
 from server.enrolment import EnrolledNode, Enrolment
@@ -43,7 +43,6 @@ from server.local_grid import LocalGrid, Phase
 from server.publish import BaseModel, audited, publish_run
 from server.rounds import RunPlan
 
-AUDIT_ORIGIN = "intramural.local/audit"
 EVALUATION_LIMIT = 200
 
 
@@ -59,7 +58,6 @@ class SimulationOptions:
     data: Mapping[str, DataSource]
     model: Path | str
     out: Path
-    pii_models: PiiModels
     model_name: str | None = None
     evaluation: DataSource | None = None
     evaluation_limit: int = EVALUATION_LIMIT
@@ -195,19 +193,8 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
         )
         spends = tuple(_spend(policy, name, ledgers[name]) for name in sorted(ledgers))
     return SimulationResult(
-        release, workspace, plan, spends, tuple(told), result.declines, evaluation
+        release, workspace, result.plan, spends, tuple(told), result.declines, evaluation
     )
-
-
-def open_audit(workspace: Workspace) -> AuditLog:
-    """The workspace's audit log, open for writing; its public key is left beside it.
-
-    Raises :class:`~privacy.errors.TamperedStore` or :class:`~privacy.errors.StoreBusy`.
-    """
-    workspace.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = SigningKey.load_or_create(workspace.audit_key)
-    key.verify_key.save(workspace.audit_public_key)
-    return AuditLog(workspace.audit, key, AUDIT_ORIGIN)
 
 
 def _check_departments(policy: Policy, options: SimulationOptions) -> None:
@@ -230,7 +217,7 @@ def _lay_out(workspace: Workspace, policy_file: Path) -> None:
     content = policy_file.read_bytes()
     if not (kept.is_file() and kept.read_bytes() == content):
         write_atomic(kept, content)
-    for folder in (workspace.checkpoints, workspace.hub_key.parent):
+    for folder in (workspace.checkpoints, workspace.hub_key.parent, workspace.audit.parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
@@ -243,7 +230,7 @@ def _scrub(
         # Opened at the first need: a resumed run has its records scrubbed already.
         if not opened:
             display.stage("loading the PII models")
-            opened.append(open_policy_detector(policy, options.pii_models))
+            opened.append(detector_for(policy.pii))
         return opened[0]
 
     scrubbed = {}
@@ -260,18 +247,6 @@ def _scrub(
             advance=partial(display.scrubbing, name),
         )
     return scrubbed
-
-
-def open_policy_detector(policy: Policy, models: PiiModels, *, threads: int = 1) -> Detector:
-    """The full detector as the policy's ``pii`` section configures it."""
-    return open_detector(
-        models,
-        policy.pii.languages,
-        threshold=policy.pii.threshold,
-        allow=policy.pii.allow,
-        deny=policy.pii.deny,
-        threads=threads,
-    )
 
 
 def _public_set(

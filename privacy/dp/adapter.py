@@ -50,8 +50,9 @@ def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:
     Raises :class:`~privacy.dp.errors.AdapterMismatch` where the model has none of the targets or
     fewer layers than asked for.
     """
+    peft_config = _peft_config(model, config)
     try:
-        peft_model: PeftModel = get_peft_model(model, _peft_config(model, config))
+        peft_model: PeftModel = get_peft_model(model, peft_config)
     except ValueError as error:
         raise AdapterMismatch(
             f"no adapter fits targets={list(config.targets)} on {type(model).__name__}: name its "

@@ -8,8 +8,8 @@ of a small model.
 Shapes are fixed for a second reason of the same kind. Matrix products round differently in batches
 of different shapes, so in a batch that shrinks or grows by one unit every other unit's gradient
 would change a little: about 1e-6 of it in float32, 1e-2 in bfloat16, summed over the batch. With
-shapes that do not depend on who else was drawn, a unit's gradient is a function of that unit alone
-and clipping bounds all that it can change.
+shapes that do not depend on who else was drawn, a unit's gradient is a function of that unit alone, up
+to float32 rounding of its place in the batch, and clipping bounds all that it can change.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ def micro_batches(
 
     A sequence of n tokens always lands in the width that n alone determines, and every
     micro-batch of that width has the same number of rows, the last one with empty rows. Grouping
-    changes the cost and never the result, not even in its last bit.
+    changes the cost and not the result.
     """
     by_width: dict[int, list[int]] = {}
     for index in indices:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from privacy.dp.encode import Example
-from privacy.dp.loss import MicroBatch, pad
+from privacy.dp.loss import MicroBatch, micro_batches, pad
 
 DEFAULT_BYTES = 2**30
 
@@ -24,22 +24,31 @@ DEFAULT_BYTES = 2**30
 class FrozenPrefix:
     """Hidden states of records at the entry of block ``first`` of ``model``.
 
-    ``bytes_bound``: memory for kept states; what does not fit is computed again at each use.
+    ``tokens``: size of a micro-batch. ``bytes_bound``: memory for kept states; what does not fit is
+    computed again at each use.
     """
 
     def __init__(
-        self, model: PreTrainedModel, first: int, bytes_bound: int = DEFAULT_BYTES
+        self, model: PreTrainedModel, first: int, tokens: int, bytes_bound: int = DEFAULT_BYTES
     ) -> None:
         self._model = model
         self._first = first
+        self._tokens = tokens
         self._bound = bytes_bound
         self._used = 0
         self._states: dict[Example, torch.Tensor] = {}
 
-    def states(self, examples: Sequence[Example], shape: MicroBatch) -> list[torch.Tensor]:
-        """One tensor ``(tokens, hidden)`` per example of ``shape``, without gradient."""
+    def states(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """One tensor ``(tokens, hidden)`` per example, without gradient.
+
+        Ask for a whole batch rather than for its micro-batches: what is missing is then computed
+        in full ones.
+        """
         missing = [e for e in dict.fromkeys(examples) if e not in self._states]
-        fresh = dict(zip(missing, self._compute(missing, shape), strict=True)) if missing else {}
+        fresh: dict[Example, torch.Tensor] = {}
+        for group in micro_batches(range(len(missing)), missing, self._tokens):
+            members = [missing[i] for i in group.indices]
+            fresh |= dict(zip(members, self._compute(members, group), strict=True))
         for example, state in fresh.items():
             size = state.numel() * state.element_size()
             if self._used + size <= self._bound:

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from privacy.dp.randomness import gaussian_noise, poisson_sample, secure_generat
 
 MICRO_BATCH_TOKENS = 512
 Progress = Callable[[int, int], None]
-Loss = Callable[[Sequence[Example], MicroBatch], torch.Tensor]
+Losses = Callable[[Sequence[Example]], Iterator[tuple[MicroBatch, torch.Tensor]]]
 
 
 class LoraTrainer:
@@ -103,8 +104,8 @@ class LoraTrainer:
         did not move or a frozen one did.
         """
         with self._attached(config, adapter) as model:
-            with self._entered(model, config) as loss:
-                _descend(model, loss, examples, plan, learning_rate, progress)
+            with self._entered(model, config) as losses:
+                _descend(model, losses, examples, plan, learning_rate, progress)
             after = adapters.read_adapter(model)
         _check(adapter, after, config)
         return {name: tensor for name, tensor in after.items() if config.is_trained(name)}
@@ -116,12 +117,11 @@ class LoraTrainer:
         result = [0.0] * len(examples)
         with (
             self._attached(config, adapter) as model,
-            self._entered(model, config) as loss,
+            self._entered(model, config) as losses,
             torch.no_grad(),
         ):
-            for group in micro_batches(range(len(examples)), examples, MICRO_BATCH_TOKENS):
-                values = loss([examples[i] for i in group.indices], group).tolist()
-                for index, value in zip(group.indices, values, strict=True):
+            for group, loss in losses(examples):
+                for index, value in zip(group.indices, loss.tolist(), strict=True):
                     result[index] = value
         return result
 
@@ -146,27 +146,43 @@ class LoraTrainer:
             yield model
 
     @contextmanager
-    def _entered(self, model: Any, config: AdapterConfig) -> Iterator[Loss]:
-        """The per-unit loss of ``model``, past the frozen prefix where there is one."""
+    def _entered(self, model: Any, config: AdapterConfig) -> Iterator[Losses]:
+        """The per-unit losses of ``model``, past the frozen prefix where there is one."""
         first = prefix_length(self._model, config.last_layers)
         if first == 0:
-            yield lambda examples, shape: per_unit_loss(model, examples, shape)
+            yield partial(_losses, model)
             return
         if first not in self._prefixes:
-            self._prefixes = {first: FrozenPrefix(self._model, first)}
+            self._prefixes = {first: FrozenPrefix(self._model, first, MICRO_BATCH_TOKENS)}
         prefix = self._prefixes[first]
 
-        def loss(examples: Sequence[Example], shape: MicroBatch) -> torch.Tensor:
-            states = prefix.states(examples, shape)
+        def losses(examples: Sequence[Example]) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+            states = prefix.states(examples)
             with prefix.skipped(model):
-                return per_unit_loss(model, examples, shape, states)
+                yield from _losses(model, examples, states)
 
-        yield loss
+        yield losses
+
+
+def _losses(
+    model: Any, examples: Sequence[Example], states: Sequence[torch.Tensor] | None = None
+) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+    """Per-unit losses ``(units,)`` of one micro-batch after the other."""
+    for group in micro_batches(range(len(examples)), examples, MICRO_BATCH_TOKENS):
+        yield (
+            group,
+            per_unit_loss(
+                model,
+                [examples[i] for i in group.indices],
+                group,
+                None if states is None else [states[i] for i in group.indices],
+            ),
+        )
 
 
 def _descend(
     model: Any,
-    loss: Loss,
+    losses: Losses,
     examples: Sequence[Example],
     plan: DpPlan,
     learning_rate: float,
@@ -179,8 +195,8 @@ def _descend(
         for step in range(plan.steps):
             batch = poisson_sample(len(examples), plan.sampling_rate, rng)
             total = [torch.zeros_like(p) for p in trained]
-            for group in micro_batches(batch, examples, MICRO_BATCH_TOKENS):
-                loss([examples[i] for i in group.indices], group).sum().backward()
+            for group, loss in losses([examples[i] for i in batch]):
+                loss.sum().backward()
                 per_unit = [g[: len(group.indices)] for g in gradients.take(group.rows)]
                 clipped = clip_and_sum(per_unit, plan.clipping_norm)
                 for accumulated, part in zip(total, clipped.total, strict=True):
