@@ -11,12 +11,14 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.entities import Span, resolve
+from privacy.pii.errors import RedactionUnavailable
 from privacy.pii.scripts import HAN, plain
 
 _INSIDE_WORD: Final = regex.compile(r"[\p{Latin}\p{Mn}0-9]")
 _EDGE: Final = " \t\r\n,;:!?\"'，。；：！？、[]{}<>《》“”"
 _GLUE: Final = regex.compile(r"[ \t]*[,，]?[ \t]*\n?[ \t]*")
-_NAME_GLUE: Final = regex.compile(r"[ \t]+|-|'|\.[ \t]?")
+_NAME_GLUE: Final = regex.compile(r"[ \t]+|-|'")
+_INITIAL: Final = regex.compile(r"(?:^|.*[ .-])\p{L}\.? ?")
 _SPACE: Final = regex.compile(r"\s+")
 _SEPARATORS: Final = regex.compile(r"[\s().+/-]+")
 _BY_DIGITS: Final = frozenset(
@@ -24,6 +26,8 @@ _BY_DIGITS: Final = frozenset(
 )
 _NAMES: Final = frozenset({"PERSON", "LOCATION"})
 # Shorter values occur by chance inside ordinary text.
+_SECONDS: Final = 30.0
+_LONGEST_REPEATED: Final = 200
 _LEAST_REPEATED: Final = {"han": 2, "other": 4}
 
 
@@ -89,13 +93,19 @@ def repeated(text: str, values: Iterable[tuple[str, str, float]]) -> list[Span]:
     known: dict[str, tuple[str, float]] = {}
     for value, entity, score in values:
         least = _LEAST_REPEATED["han" if HAN.search(value) else "other"]
-        if len(value.strip()) >= least:
+        if least <= len(value.strip()) <= _LONGEST_REPEATED:
             known.setdefault(normalise(value, "TERM"), (entity, score))
     pattern = occurrences_of(known)
     if pattern is None:
         return []
     spans = []
-    for match in pattern.finditer(plain(text)):
+    try:
+        matches = list(pattern.finditer(plain(text), timeout=_SECONDS))
+    except TimeoutError as error:
+        raise RedactionUnavailable(
+            f"looking for {len(known)} values in {len(text)} characters took more than {_SECONDS:g} s"
+        ) from error
+    for match in matches:
         entity, score = known[normalise(match.group(), "TERM")]
         word = match.group()
         if entity in _NAMES and word[0].islower() and word.isalpha():
@@ -160,6 +170,7 @@ def _same(view: str, left: Span, right: Span) -> str | None:
     kinds = {left.entity, right.entity}
     if kinds <= {"ADDRESS", "LOCATION"} and _GLUE.fullmatch(gap):
         return "ADDRESS" if "ADDRESS" in kinds else "LOCATION"
-    if kinds == {"PERSON"} and not HAN.search(left.of(view)) and _NAME_GLUE.fullmatch(gap):
-        return "PERSON"
+    if kinds == {"PERSON"} and not HAN.search(left.of(view)):
+        initial = gap in {".", ". "} and _INITIAL.fullmatch(left.of(view))
+        return "PERSON" if initial or _NAME_GLUE.fullmatch(gap) else None
     return None

@@ -115,7 +115,7 @@ class Pseudonymizer:
             return True
         if any(pattern.search(plain(text)) for text in (*self._known, *self._seen)):
             return True
-        digits = _digits(value)
+        digits = _digits(value).lstrip("0")
         return len(digits) >= _TELLING_DIGITS and any(digits in _digits(v) for v in self._known)
 
     def _replace(self, text: str, spans: Iterable[Span]) -> str:

@@ -15,7 +15,10 @@ import regex
 from privacy.pii.entities import Span
 from privacy.pii.errors import RedactionUnavailable
 
-FLAGS: Final = regex.ASCII | regex.VERSION1
+ASCII: Final = regex.ASCII | regex.VERSION1
+LETTERS: Final = regex.VERSION1
+"""For patterns with ``\\p{...}``, which regex.ASCII would confine to ASCII."""
+
 LEFT: Final = r"(?<![A-Za-z0-9])"
 RIGHT: Final = r"(?![A-Za-z0-9])"
 CUE_DISTANCE: Final = 40
@@ -67,7 +70,8 @@ def rule(
     flags: int = 0,
 ) -> Rule:
     """A :class:`Rule` with its pattern between ASCII boundaries and its cue compiled."""
-    compiled = regex.compile(f"{LEFT}(?:{pattern}){RIGHT}", FLAGS | flags)
+    base = LETTERS if r"\p{" in pattern else ASCII
+    compiled = regex.compile(f"{LEFT}(?:{pattern}){RIGHT}", base | flags)
     found = None if cue is None else words(cue)
     return Rule(entity, compiled, score, check, found, cued)
 
@@ -76,7 +80,7 @@ def words(alternatives: str) -> Any:
     """Pattern for any of the words, case-insensitive; Chinese ones need no boundary."""
     return regex.compile(
         rf"(?<![A-Za-z])(?:{alternatives})(?![A-Za-z])|(?:(?=[^\x00-\x7f])(?:{alternatives}))",
-        FLAGS | regex.IGNORECASE,
+        ASCII | regex.IGNORECASE,
     )
 
 

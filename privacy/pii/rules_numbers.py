@@ -165,6 +165,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cue=_CARD_CUE,
         cued=0.85,
     ),
+    rule("CREDIT_CARD", r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}", check=_card),
     # 62... is UnionPay, whose debit cards run to 19 digits and often travel without a valid check.
     rule("CREDIT_CARD", r"62\d{14,17}", 0.8),
     rule(
@@ -184,7 +185,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         "BANK_ACCOUNT",
         r"\d{2}[- ]\d{2}[- ]\d{2}(?:[ ,/]+\d{8})?|\d(?:[ -]?\d){5,19}",
         cue=r"account(?: number| no\.?)?|acct\.?|a/c|sort code|routing(?: number)?|aba|bank|账号|账户|帐号|开户",
-        cued=0.8,
+        cued=0.85,
     ),
     rule(
         "BANK_ACCOUNT",
@@ -223,7 +224,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
     rule("PASSPORT", r"[A-Z]\d{8}|E[A-Z]\d{7}", 0.6),
     rule(
         "DRIVER_LICENSE",
-        r"(?=[A-Za-z0-9-]*\d{4})[A-Za-z0-9][A-Za-z0-9-]{4,18}",
+        r"(?=[A-Za-z0-9-]{0,15}\d{4})[A-Za-z0-9][A-Za-z0-9-]{4,18}",
         cue=r"driv(?:er'?s?|ing) licen[cs]e(?: number| no\.?)?|驾驶证|驾照",
         cued=0.85,
     ),
@@ -241,7 +242,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
     rule("LICENSE_PLATE", r"[A-Z]{2}\d{2} ?[A-Z]{3}", 0.6),
     rule(
         "LICENSE_PLATE",
-        r"(?=[A-Z0-9 -]*\d)[A-Z0-9]{1,4}[ -]?[A-Z0-9]{2,5}",
+        r"(?=[A-Z0-9 -]{0,10}\d)[A-Z0-9]{1,4}[ -]?[A-Z0-9]{2,5}",
         cue=r"licen[cs]e plate|number plate|registration(?: number)?|plate|车牌号?",
         cued=0.75,
     ),
@@ -254,5 +255,5 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
     ),
     # What is left: long numbers are accounts, orders, tickets of somebody.
     rule("ID_NUMBER", r"\d{9,30}", 0.5),
-    rule("ID_NUMBER", r"(?=[A-Z0-9]*[A-Z])(?=[A-Z0-9]*\d{8})[A-Z0-9]{9,34}", 0.5),
+    rule("ID_NUMBER", r"(?=[A-Z0-9]{0,33}[A-Z])(?=[A-Z0-9]{0,26}\d{8})[A-Z0-9]{9,34}", 0.5),
 )

@@ -4,7 +4,7 @@ from typing import Final
 
 import regex
 
-from privacy.pii.rules import FLAGS, Rule, rule
+from privacy.pii.rules import LETTERS, Rule, rule
 
 # USPS Publication 28, appendix C1 (street suffixes), with the common abbreviations.
 _SUFFIXES: Final = (
@@ -60,7 +60,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
     rule("ADDRESS", rf"{_UNIT}{_BREAK}{_STREET}{_TAIL}", 0.85),
     rule(
         "ADDRESS",
-        rf"\d{{1,5}} (?!(?:of|the|in|on|at|to|for|and|or|a|an|more|days?|years?|hours?|minutes?|people)\b)[a-z][a-z'-]+(?: [a-z][a-z'-]+)? (?:{_PLAIN_SUFFIXES})\.?",
+        rf"\d{{1,5}} (?!(?:of|the|in|on|at|to|for|and|or|a|an|more|days?|years?|hours?|minutes?|people)(?![a-z]))[a-z][a-z'-]+(?: [a-z][a-z'-]+)? (?:{_PLAIN_SUFFIXES})\.?",
         0.6,
     ),
     rule("ADDRESS", rf"(?:{_CITY},? )?{_ZIP}", 0.85),
@@ -90,7 +90,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         regex.compile(
             rf"(?:{_PROVINCES})(?:省|市|自治区|壮族自治区|回族自治区|维吾尔自治区|特别行政区)?"
             rf"(?:{_UNITS_ZH}{{1,6}}(?:{_DETAIL_ZH}{{0,4}})|{_DETAIL_ZH}{{1,4}}){_POSTCODE_ZH}",
-            FLAGS,
+            LETTERS,
         ),
         0.9,
     ),
@@ -98,7 +98,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         "ADDRESS",
         regex.compile(
             rf"(?:{_HAN}{{1,7}}?(?:市|县|区|镇|乡|村))?{_HAN}{{1,6}}?(?:大道|胡同|路|街|巷|弄|道){_DETAIL_ZH}{{1,4}}{_POSTCODE_ZH}",
-            FLAGS,
+            LETTERS,
         ),
         0.85,
     ),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import regex
 
-from privacy.pii.rules import FLAGS, Rule, rule
+from privacy.pii.rules import LETTERS, Rule, rule
 
 _LOCAL: Final = r"\p{Latin}\p{Mn}0-9.!#$%&'*+/=?^_`{|}~\-"
 _LABEL: Final = r"[\p{Latin}\p{Mn}0-9](?:[\p{Latin}\p{Mn}0-9-]{0,61}[\p{Latin}\p{Mn}0-9])?"
@@ -30,10 +30,8 @@ DATE: Final = (
 )
 _BIRTH_CUE: Final = r"born(?: on)?|birth|birthday|birthdate|dob|d\.o\.b\.?|date of birth|出生(?:日期|年月)?|生日|生于"
 
-_NAME: Final = r"\p{Lu}[\p{Latin}\p{Mn}]*(?:['.-]\p{Lu}?[\p{Latin}\p{Mn}]+)*\.?"
-_FULL_NAME: Final = (
-    rf"{_NAME}(?: (?:{_NAME}|de|da|del|van|von|der|den|bin|al|la|le|di)){{0,3}}(?<!\.)"
-)
+_NAME: Final = r"(?:\p{Lu}\.|\p{Lu}[\p{Latin}\p{Mn}]*(?:['-]\p{Lu}?[\p{Latin}\p{Mn}]+)*)"
+_FULL_NAME: Final = rf"{_NAME}(?: (?:{_NAME}|de|da|del|van|von|der|den|bin|al|la|le|di)){{0,3}}"
 _SURNAMES: Final = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林罗高郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤聂兰凌晏"
     "岳桑包左梅丛庄辛管祝俞祁柳柏骆巫蒲甄温季柴宁翟游盛"
@@ -49,7 +47,7 @@ def _domain_known(match: Any) -> float:
 WORD_RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "EMAIL_ADDRESS",
-        regex.compile(rf"(?<![{_LOCAL}])[{_LOCAL}]{{1,64}}@{_LABEL}(?:\.{_LABEL}){{0,8}}", FLAGS),
+        regex.compile(rf"(?<![{_LOCAL}])[{_LOCAL}]{{1,64}}@{_LABEL}(?:\.{_LABEL}){{0,8}}", LETTERS),
         check=_domain_known,
     ),
     rule(
@@ -62,7 +60,7 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
         "URL",
         regex.compile(
             r"(?<![A-Za-z0-9@])(?:https?://|ftp://|www\.)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*[A-Za-z0-9/_=&#-]",
-            FLAGS | regex.IGNORECASE,
+            LETTERS | regex.IGNORECASE,
         ),
         0.9,
     ),
@@ -83,8 +81,8 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "SECRET",
         regex.compile(
-            r"(?:password|passwd|pwd|passcode|密码|口令)(?:\s+is\s+|\s*(?:[:=]|是|为)\s*)(?P<value>(?=\S*[0-9\W_])[!-~]{6,64}(?<![.,;!?]))",
-            FLAGS | regex.IGNORECASE,
+            r"(?:password|passwd|pwd|passcode|密码|口令)(?:\s+is\s+|\s*(?:[:=]|是|为)\s*)(?P<value>(?=\S{0,63}[0-9\W_])[!-~]{6,64}(?<![.,;!?]))",
+            LETTERS | regex.IGNORECASE,
         ),
         0.8,
     ),
@@ -105,7 +103,7 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
         "PERSON",
         regex.compile(
             rf"(?:姓名|联系人|收件人|收货人|申请人|经办人|负责人|持卡人|户名|我叫|名叫|叫做)(?:是|为)?[:： ]{{0,2}}(?P<value>{_HAN_NAME})",
-            FLAGS,
+            LETTERS,
         ),
         0.8,
     ),
@@ -113,7 +111,7 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
         "PERSON",
         regex.compile(
             rf"(?P<value>(?:{_COMPOUND}|[{_SURNAMES}])[\u4e00-\u9fff]{{0,2}}?)(?:先生|女士|小姐|老师|经理|主任|同学|教授|医生|工程师|总监)",
-            FLAGS,
+            LETTERS,
         ),
         0.65,
     ),

@@ -1,0 +1,205 @@
+"""Placeholders are consistent, exact to restore in whole or in pieces, and never swap people."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from policies.model import Action
+from privacy.pii.errors import RedactionUnavailable, RefusedEntity
+from privacy.pii.placeholders import LONGEST, PLACEHOLDER, StreamRestorer, restore
+from privacy.pii.pseudonyms import Pseudonymizer
+from tests.privacy.pii.fakes import FailingDetector, ToldDetector, WildDetector
+
+PEOPLE = {
+    "Ruth Baker": "PERSON",
+    "Geoffrey Wright": "PERSON",
+    "王磊": "PERSON",
+    "ruth@corp.example": "EMAIL_ADDRESS",
+    "+44 191 496 0063": "PHONE_NUMBER",
+}
+PIECES = st.sampled_from(
+    [
+        *PEOPLE,
+        "ruth baker",
+        "RUTH  BAKER",
+        "<PERSON_1>",
+        "< person_1 >",
+        "<PERSON_2>",
+        "<Person 1>",
+        "<PERSON_1.1>",
+        "<TEXT_1>",
+        "<EMAIL_ADDRESS_1>",
+        "<EMAIL ADDRESS_1>",
+        "<PERSON>",
+        "<",
+        ">",
+        "<PERSON_",
+        "PERSON_1>",
+        "_1",
+        " ",
+        "\n",
+        "text",
+        "，",
+        "1",
+    ]
+)
+TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=14).map("".join)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+@example(["<PERSON_1>", "Ruth Baker <PERSON_1>"])
+@example(["<PERSON_<PERSON_1>1>"])
+def test_restoring_gives_the_text_back(texts: list[str]) -> None:
+    """restore(redact(text)) == text for every text, also with placeholders of its own."""
+    pseudonyms = Pseudonymizer(ToldDetector(PEOPLE))
+    redacted = pseudonyms.redact_many(texts)
+    assert [pseudonyms.restore(text) for text in redacted] == texts
+    later = [pseudonyms.redact(text) for text in texts]
+    assert [pseudonyms.restore(text) for text in later] == texts
+    assert [pseudonyms.restore(text) for text in redacted] == texts
+
+
+@settings(max_examples=300)
+@given(st.lists(TEXTS, min_size=1, max_size=3), st.integers(0, 10**6))
+def test_restoring_is_exact_whatever_is_found(texts: list[str], seed: int) -> None:
+    """Exactness does not depend on where findings begin and end."""
+    pseudonyms = Pseudonymizer(WildDetector(seed))
+    redacted = pseudonyms.redact_many(texts)
+    assert [pseudonyms.restore(text) for text in redacted] == texts
+
+
+@given(TEXTS)
+def test_no_value_is_left(text: str) -> None:
+    """No value that was found stands in the redacted text, in any case or spacing."""
+    redacted = Pseudonymizer(ToldDetector(PEOPLE)).redact(f"Ruth Baker {text}")
+    shown = PLACEHOLDER.sub("\0", redacted)
+    assert not any(value in shown for value in PEOPLE)
+
+
+@settings(max_examples=300)
+@given(TEXTS, st.lists(st.integers(0, 200), max_size=12))
+def test_a_stream_restores_as_the_whole(text: str, cuts: list[int]) -> None:
+    """Fed in any pieces, a stream gives what restoring the whole gives, holding little back."""
+    pseudonyms = Pseudonymizer(ToldDetector(PEOPLE))
+    redacted = pseudonyms.redact(f"{text} Ruth Baker and 王磊 {text}")
+    edges = sorted({0, len(redacted), *(cut for cut in cuts if cut < len(redacted))})
+    stream = pseudonyms.stream_restorer()
+    given_out = ""
+    for start, end in pairwise(edges):
+        given_out += stream.feed(redacted[start:end])
+        held = redacted[:end]
+        assert pseudonyms.restore(held).startswith(given_out)
+        tail = held[max(0, end - LONGEST) :]
+        unfinished = "<" in tail and PLACEHOLDER.fullmatch(tail[tail.rindex("<") :], partial=True)
+        if not unfinished:
+            assert given_out == pseudonyms.restore(held)
+    assert given_out + stream.flush() == pseudonyms.restore(redacted)
+
+
+def test_every_character_fed_alone() -> None:
+    """A stream of single characters restores, and ordinary text passes at once."""
+    values = {"<PERSON_1>": "Ruth Baker"}
+    stream = StreamRestorer(values)
+    assert [stream.feed(c) for c in "a < q"] == ["a", " ", "", "", "< q"]
+    out = [stream.feed(c) for c in "<PERSON_1>!"]
+    assert out[:-2] == [""] * 9
+    assert out[-2:] == ["Ruth Baker", "!"]
+    assert stream.feed("<PERSON_") == ""
+    assert stream.flush() == "<PERSON_"
+    assert stream.flush() == ""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<person_1>",
+        "< PERSON_1 >",
+        "<Person 1>",
+        "<PERSON-1>",
+        "<PERSON_01>",
+        "<  Person_1>",
+        "<PERSON_1.9>",
+    ],
+)
+def test_rewritten_placeholders_are_restored(written: str) -> None:
+    """Models change case and spacing of a placeholder; it is restored all the same."""
+    assert restore(f"Dear {written},", {"<PERSON_1>": "Ruth Baker"}) == "Dear Ruth Baker,"
+
+
+def test_unknown_placeholders_stay() -> None:
+    """What this conversation never made is left as it is."""
+    pseudonyms = Pseudonymizer(ToldDetector(PEOPLE))
+    pseudonyms.redact("Ruth Baker")
+    assert pseudonyms.restore("<PERSON_2> <NOBODY_1> <PERSON>") == "<PERSON_2> <NOBODY_1> <PERSON>"
+
+
+def test_one_value_one_placeholder_across_messages() -> None:
+    """The same person has one number in every message; other spellings show that they are hers."""
+    pseudonyms = Pseudonymizer(ToldDetector(PEOPLE))
+    first, second = pseudonyms.redact_many(
+        ["Ruth Baker met Geoffrey Wright.", "ruth  baker left; call +44 191 496 0063"]
+    )
+    assert first == "<PERSON_1> met <PERSON_2>."
+    assert second == "<PERSON_1.1> left; call <PHONE_NUMBER_1>"
+    assert pseudonyms.redact("Geoffrey Wright, Ruth Baker") == "<PERSON_2>, <PERSON_1>"
+    assert pseudonyms.restore("<PERSON_2> thanks <PERSON_1>") == "Geoffrey Wright thanks Ruth Baker"
+
+
+@given(st.lists(st.sampled_from(["Ann Lee", "Bob Ray", "Cid Fox", "ann lee"]), min_size=2))
+def test_people_never_swap(names: list[str]) -> None:
+    """Different people have different placeholders, and each restores to its own name."""
+    told = dict.fromkeys(["Ann Lee", "Bob Ray", "Cid Fox", "ann lee"], "PERSON")
+    pseudonyms = Pseudonymizer(ToldDetector(told))
+    placeholders = [pseudonyms.redact(name) for name in names]
+    for name, placeholder in zip(names, placeholders, strict=True):
+        assert pseudonyms.restore(placeholder) == name
+    assert len(set(placeholders)) == len(set(names))
+
+
+def test_conversations_share_nothing() -> None:
+    """One request's placeholders mean nothing in another."""
+    one, two = (Pseudonymizer(ToldDetector(PEOPLE)) for _ in range(2))
+    redacted = one.redact("Ruth Baker")
+    two.redact("Geoffrey Wright")
+    assert two.restore(redacted) == "Geoffrey Wright"
+    assert Pseudonymizer(ToldDetector({})).restore(redacted) == redacted
+
+
+def test_actions_of_the_policy() -> None:
+    """Each entity is replaced, taken out for good, kept or refused as the policy says."""
+    actions: dict[str, Action] = {"EMAIL_ADDRESS": "redact", "PHONE_NUMBER": "keep"}
+    pseudonyms = Pseudonymizer(
+        ToldDetector(PEOPLE), lambda entity: actions.get(entity, "pseudonym")
+    )
+    redacted = pseudonyms.redact("Ruth Baker ruth@corp.example +44 191 496 0063")
+    assert redacted == "<PERSON_1> <EMAIL_ADDRESS> +44 191 496 0063"
+    assert pseudonyms.restore(redacted) == "Ruth Baker <EMAIL_ADDRESS> +44 191 496 0063"
+    assert pseudonyms.counts() == {"EMAIL_ADDRESS": 1, "PERSON": 1, "PHONE_NUMBER": 1}
+
+
+def test_a_refused_entity_refuses_the_text_without_naming_the_value() -> None:
+    """Refusal names the kind of data and never the data; nothing of the batch is replaced."""
+    pseudonyms = Pseudonymizer(
+        ToldDetector(PEOPLE), lambda entity: "refuse" if entity == "EMAIL_ADDRESS" else "pseudonym"
+    )
+    with pytest.raises(RefusedEntity) as caught:
+        pseudonyms.redact_many(["Ruth Baker", "mail ruth@corp.example"])
+    assert caught.value.entity == "EMAIL_ADDRESS"
+    assert "ruth@" not in str(caught.value)
+    assert pseudonyms.values == {}
+    assert pseudonyms.counts() == {}
+
+
+def test_a_failing_detector_gives_no_text() -> None:
+    """Where personal data cannot be looked for, no text comes out."""
+    with pytest.raises(RedactionUnavailable):
+        Pseudonymizer(FailingDetector()).redact("anything")
+
+
+def test_a_common_word_is_not_spread_from_a_name() -> None:
+    """A one-word name repeats with its capital only; a full name in any case."""
+    pseudonyms = Pseudonymizer(ToldDetector({"Grace": "PERSON", "Ruth Baker": "PERSON"}))
+    redacted = pseudonyms.redact_many(["Grace met Ruth Baker", "a grace period for RUTH BAKER"])
+    assert redacted[1] == "a grace period for <PERSON_2.1>"

@@ -1,0 +1,102 @@
+"""Records lose their personal data for good; answers are scanned for what prompts did not bring."""
+
+from collections.abc import Callable
+
+import pytest
+
+from privacy.pii.errors import RedactionUnavailable
+from privacy.pii.leaks import find_new_personal_data, redact_new, surviving
+from privacy.pii.patterns import PatternDetector
+from privacy.pii.pseudonyms import Pseudonymizer
+from privacy.pii.scrub import Scrubber
+from tests.privacy.pii.fakes import FailingDetector, ToldDetector
+
+PEOPLE = {"Ruth Baker": "PERSON", "王磊": "PERSON", "ruth@corp.example": "EMAIL_ADDRESS"}
+KEY = b"0123456789abcdef"
+
+
+def test_scrubbing_leaves_types_and_counts() -> None:
+    """Values become their type; the report counts what was found and tells no value."""
+    scrubbed, report = Scrubber(ToldDetector(PEOPLE)).scrub_many(
+        ["Ruth Baker <ruth@corp.example>", "王磊请假", "nothing here"]
+    )
+    assert scrubbed == ["<PERSON> <<EMAIL_ADDRESS>>", "<PERSON>请假", "nothing here"]
+    assert report.counts == {"EMAIL_ADDRESS": 1, "PERSON": 2}
+    assert (report.texts, report.texts_with_findings, report.total) == (3, 2, 3)
+
+
+def test_a_value_is_gone_from_all_texts_of_its_record() -> None:
+    """What one field of a record gives away is replaced in its other fields, and only there."""
+    records = [("Ruth Baker is ill", "get well, ruth  baker"), ("ruth baker?", "fine")]
+
+    def map_text(record: tuple[str, str], f: Callable[[str], str]) -> tuple[str, str]:
+        return f(record[0]), f(record[1])
+
+    scrubbed, report = Scrubber(ToldDetector(PEOPLE)).scrub_items(records, map_text)
+    assert scrubbed == [("<PERSON> is ill", "get well, <PERSON>"), ("ruth baker?", "fine")]
+    assert report.counts == {"PERSON": 2}
+
+
+def test_keyed_pseudonyms_are_stable_and_need_the_key() -> None:
+    """With a key the same person stays the same, in any case; another key gives another name."""
+    detector = ToldDetector({**PEOPLE, "RUTH BAKER": "PERSON"})
+    one = Scrubber(detector, lambda entity: "pseudonym", key=KEY)
+    two = Scrubber(detector, lambda entity: "pseudonym", key=KEY[::-1])
+    assert one.scrub("Ruth Baker") == one.scrub("RUTH BAKER")
+    assert one.scrub("Ruth Baker") not in {two.scrub("Ruth Baker"), one.scrub("王磊"), "<PERSON>"}
+    with pytest.raises(ValueError, match="at least 16"):
+        Scrubber(detector, key=b"short")
+
+
+def test_kept_entities_are_counted_apart() -> None:
+    """What the policy keeps stays in the record and is reported as kept."""
+    scrubber = Scrubber(
+        ToldDetector(PEOPLE), lambda entity: "keep" if entity == "EMAIL_ADDRESS" else "refuse"
+    )
+    scrubbed, report = scrubber.scrub_many(["Ruth Baker ruth@corp.example"])
+    assert scrubbed == ["<PERSON> ruth@corp.example"]
+    assert (report.counts, report.kept) == ({"PERSON": 1}, {"EMAIL_ADDRESS": 1})
+
+
+def test_scrubbing_fails_closed() -> None:
+    """Where personal data cannot be looked for, no record comes out."""
+    with pytest.raises(RedactionUnavailable):
+        Scrubber(FailingDetector()).scrub_many(["anything"])
+
+
+def test_surviving_values_are_seen_through_spelling() -> None:
+    """A value is found in other case, spacing, width and digit grouping; a part of a word is not."""
+    values = ["Ruth Baker", "4111 1111 1111 1111", "王磊", "Ann", "+44 191 496 0063"]
+    assert surviving(values, "RUTH\nbaker 4111111111111111 请王磊来") == [0, 1, 2]
+    assert surviving(values, "annual plan, 441914960063") == [4]
+    assert surviving(values, "４１１１１１１１１１１１１１１１") == [1]
+    assert surviving(values, "nobody") == []
+
+
+def test_new_personal_data_is_what_the_prompt_did_not_bring() -> None:
+    """Values of the prompt, their placeholders and its ordinary words are not new; others are."""
+    detector = PatternDetector()
+    known = Pseudonymizer(detector)
+    known.redact("Please mail ann@corp.example or call +44 191 496 0063; code 555-123-4567-99")
+    answer = (
+        "I mailed <EMAIL_ADDRESS_1> (ann@corp.example), called 0044 1914960063 "
+        "and eve@other.example at 415-555-2671."
+    )
+    new = find_new_personal_data(answer, known, detector)
+    assert [span.of(answer) for span in new] == ["eve@other.example", "415-555-2671"]
+    cleaned, counts = redact_new(answer, known, detector)
+    assert counts == {"EMAIL_ADDRESS": 1, "PHONE_NUMBER": 1}
+    assert "eve@" not in cleaned
+    assert cleaned.startswith(
+        "I mailed <EMAIL_ADDRESS_1> (ann@corp.example), called 0044 1914960063"
+    )
+
+
+def test_a_finding_over_a_placeholder_is_judged_outside_it() -> None:
+    """A detector that takes a placeholder for a name does not damage it."""
+    detector = ToldDetector({"<PERSON_1> Miller": "PERSON"})
+    known = Pseudonymizer(ToldDetector(PEOPLE))
+    known.redact("Ruth Baker")
+    cleaned, _ = redact_new("Dear <PERSON_1> Miller", known, detector)
+    assert cleaned == "Dear <PERSON_1><PERSON>"
+    assert known.restore(cleaned) == "Dear Ruth Baker<PERSON>"
