@@ -8,11 +8,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from client.agent import NodeAgent
 from client.encoding import encode_records
 from client.errors import RecordError, RowFault
+from client.formats import Row, iter_rows
 from client.records import DataSource, Record, RecordSet, read_records, write_records
 from intramural.parts import pseudonym_key, subject_pseudonym
 from intramural.workspace import NodePaths
@@ -27,6 +29,7 @@ from privacy.pii.scrub import Scrubber
 from privacy.signing import SigningKey
 
 AT_ONCE = 64
+ROWS_LOOKED_AT = 100
 Advance = Callable[[int, int], None]
 
 
@@ -171,3 +174,15 @@ def _known_findings(note: Path, state: str) -> dict[str, int] | None:
         return None
     findings: dict[str, int] = known["findings"]
     return findings
+
+
+def held_out_split(path: Path) -> dict[str, str]:
+    """The filter that takes the split "test" of a public file that has splits.
+
+    Raises :class:`~client.errors.RecordError` where the file cannot be read.
+    """
+    has_splits = any(
+        isinstance(row, Row) and "split" in row.values
+        for row in islice(iter_rows(path, {"split"}), ROWS_LOOKED_AT)
+    )
+    return {"split": "test"} if has_splits else {}

@@ -16,7 +16,6 @@ from privacy.signing import SigningKey
 
 if TYPE_CHECKING:
     from api.keys import KeyStore
-    from policies.errors import Fault
     from policies.model import PiiPolicy, Policy
     from privacy.audit.log import AuditLog
     from privacy.pii.detector import Detector, PiiModels
@@ -32,6 +31,29 @@ AUDIT_ORIGIN: Final = "intramural.local/audit"
 _KEY_BYTES: Final = 32
 
 
+def read_policy(path: Path) -> "Policy":
+    """A policy file that the whole product can follow.
+
+    Raises:
+        PolicyError: it cannot be used, or has rules for kinds of personal data that no detector
+            finds; such a rule would protect nobody.
+    """
+    from policies.errors import Fault, PolicyError
+    from policies.load import load_policy
+    from privacy.pii.entities import ENTITIES
+
+    policy = load_policy(path)
+    known = ", ".join(sorted(ENTITIES))
+    faults = [
+        Fault(f"pii.entities.{name}", f"is no kind of personal data that is looked for: {known}")
+        for name in policy.pii.entities
+        if name not in ENTITIES
+    ]
+    if faults:
+        raise PolicyError(faults, source=str(path))
+    return policy
+
+
 def workspace_policy(workspace: Workspace) -> "Policy":
     """The policy of a workspace.
 
@@ -39,15 +61,13 @@ def workspace_policy(workspace: Workspace) -> "Policy":
         WorkspaceError: it has none.
         PolicyError: it has one that cannot be used.
     """
-    from policies.load import load_policy
-
     path = workspace.policy()
     if path is None:
         raise WorkspaceError(
             f"{workspace.root} holds no policy.toml, policy.yaml or policy.yml; name another "
             "folder with --workspace"
         )
-    return load_policy(path)
+    return read_policy(path)
 
 
 def open_audit(workspace: Workspace, *, timeout: float = 10.0) -> "AuditLog":
@@ -99,19 +119,6 @@ def open_keys(workspace: Workspace) -> "KeyStore":
         workspace.service.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = SigningKey.load_or_create(signing)
     return KeyStore(path, signing_key=key, secret=secret)
-
-
-def unknown_entities(policy: "Policy") -> "tuple[Fault, ...]":
-    """Rules of the policy for kinds of personal data that no detector finds, by key."""
-    from policies.errors import Fault
-    from privacy.pii.entities import ENTITIES
-
-    known = ", ".join(sorted(ENTITIES))
-    return tuple(
-        Fault(f"pii.entities.{name}", f"is no kind of personal data that is looked for: {known}")
-        for name in policy.pii.entities
-        if name not in ENTITIES
-    )
 
 
 def pii_models(*, home: Path | None = None) -> "PiiModels":

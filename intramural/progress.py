@@ -55,7 +55,7 @@ class RunProgress:
 
     def say(self, line: str) -> None:
         """One line about what happens now."""
-        self.console.print(f"[dim]·[/dim] {line}", highlight=False)
+        self.console.print(f"· {line}", markup=False, highlight=False)
 
     def _bar(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
@@ -72,7 +72,7 @@ class RunProgress:
     def _scrubbed(self, data: DepartmentData) -> None:
         self._data.append(data)
         for line in list_faults(data.faults):
-            self.console.print(f"[yellow]skipped[/yellow] {line}", highlight=False)
+            self.say(f"skipped {line}")
         if data.left_out:
             parts = ", ".join(f"{count} by {name}" for name, count in data.left_out.items())
             self.say(f"{data.department}: rows left out: {parts}")
@@ -99,9 +99,7 @@ class RunProgress:
             case NodeReplied(department=department, epsilon=epsilon):
                 self.say(f"round {self._round}: {department} contributed, epsilon {epsilon:.3f}")
             case NodeDeclined(department=department, code=code, reason=reason):
-                self.console.print(
-                    f"[yellow]declined[/yellow] {department} ({code}): {reason}", highlight=False
-                )
+                self.say(f"round {self._round}: {department} is not part of it ({code}): {reason}")
             case RoundFinished(round=number, contributed=contributed):
                 self.say(f"round {number}: averaged {len(contributed)} contributions")
 

@@ -18,11 +18,9 @@ from intramural.parts import (
     open_audit,
     open_keys,
     pii_models,
-    unknown_entities,
     workspace_policy,
 )
 from intramural.workspace import Workspace
-from policies.errors import PolicyError
 from policies.model import Policy
 from privacy.audit.entries import AuditEntry
 from privacy.errors import ReleaseInvalid
@@ -94,7 +92,7 @@ def open_service(
 
     Raises:
         WorkspaceError: there is no policy or no such release.
-        PolicyError: the policy cannot be used, or has rules that no detector can follow.
+        PolicyError: the policy cannot be used.
         ReleaseInvalid: the release does not verify.
         PrivacyError, ServiceError: keys, audit log or engine cannot be opened.
         AssetError, PiiError: the models are missing, changed or unusable.
@@ -104,8 +102,6 @@ def open_service(
 
     progress("policy")
     policy = workspace_policy(workspace)
-    if faults := unknown_entities(policy):
-        raise PolicyError(faults, source=str(workspace.policy()))
     progress("release")
     chosen = find_release(workspace, release, trusted)
     with ExitStack() as stack:

@@ -17,23 +17,27 @@ def code_digest() -> str:
     Computed once per process, so it names the code that was there when the process first asked.
     The same files give the same digest wherever they are installed.
     """
-    return digest_of({name: _folder(name) for name in PACKAGES})
+    return digest_of({name: _folders(name) for name in PACKAGES})
 
 
-def digest_of(packages: dict[str, Path | None]) -> str:
-    """The digest over some packages' folders; None stands for a package that is not installed."""
+def digest_of(packages: dict[str, list[Path]]) -> str:
+    """The digest over some packages' folders; a package that is not installed has none.
+
+    A package may lie in two folders, as where Flower puts a bundle before the installed one: of
+    files with the same relative path the first is the one that runs.
+    """
     state = hashlib.sha256(b"intramural-code-v1\n")
-    for name, folder in sorted(packages.items()):
-        if folder is None:
-            continue
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    for name, folders in sorted(packages.items()):
+        files: dict[str, Path] = {}
+        for folder in reversed(folders):
+            files |= {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
         for relative, path in sorted(files.items()):
             state.update(f"{sha256_file(path)}  {name}/{relative}\n".encode())
     return state.hexdigest()
 
 
-def _folder(package: str) -> Path | None:
+def _folders(package: str) -> list[Path]:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
+        return []
+    return [Path(location) for location in spec.submodule_search_locations]

@@ -5,7 +5,6 @@ costs what the base model costs. One generation runs at a time, in a thread of i
 wait at a lock. Knows neither HTTP nor personal data.
 """
 
-import hashlib
 import logging
 import queue
 import secrets
@@ -34,6 +33,7 @@ from api.engines.base import (
 )
 from api.engines.stop import StopFilter
 from api.errors import ContextTooLong, EngineError, UnknownModel
+from privacy.base_model import model_digest
 from privacy.errors import ReleaseInvalid
 from privacy.release import VerifiedRelease
 
@@ -266,15 +266,6 @@ def _merged(model: Any, release: VerifiedRelease) -> Any:
             f"and {len(loaded.unexpected_keys)} are unknown to the model"
         )
     return peft_model.merge_and_unload(safe_merge=True)
-
-
-def model_digest(model: Any) -> str:
-    """SHA-256 over a model's tensors (name, shape, float32 bytes), as releases name their base."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _eos_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -1,3 +1,195 @@
+"""``intramural audit``: verify the audit log, and read it."""
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
+from intramural.cli.output import facts, note, print_json, print_table, say, table
 from intramural.cli.parser import CommandGroup
 
-app = CommandGroup("x")
+if TYPE_CHECKING:
+    from privacy.audit.reader import AuditReport
+    from privacy.signing import VerifyKey
+
+app = CommandGroup("Verify the audit log, and read it.")
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="The log's database; by default the workspace's."),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", metavar="FILE", help="The log's public key; by default audit.pub beside the log."
+    ),
+]
+
+_STATES = {
+    "closed": "every byte is as it was sealed",
+    "crashed": "its writer was stopped; checkpoints, tree and signatures are sound",
+    "in_use": "being written now; checkpoints, tree and signatures are sound",
+    "unsealed": "checked without its seal: a removed end cannot be seen",
+}
+
+
+@app.command("verify")
+def verify(
+    file: FileArgument = None,
+    key: KeyOption = None,
+    without_seal: Annotated[
+        bool,
+        typer.Option("--without-seal", help="For a copy of the database without its .seal file."),
+    ] = False,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Verify the audit log.
+
+    Checks the seal over every byte, the Merkle tree over all entries, and each signed checkpoint,
+    with nothing but the files and the public key; changes nothing, also while the service writes.
+    Exits with 1 and names what is wrong.
+
+    \b
+    Example:
+      intramural audit verify --workspace intramural-demo
+    """
+    path, public = _locate(file, key, workspace)
+    report = _verified(path, public, without_seal=without_seal)
+    if json_output:
+        print_json(
+            {
+                "file": str(path),
+                "verified": report.ok,
+                "entries": report.entries,
+                "root": report.root,
+                "state": report.state,
+                "key_id": public.key_id,
+                "faults": list(report.faults),
+            }
+        )
+    elif report.ok:
+        facts(
+            [
+                ("audit log", path),
+                ("verified", "yes"),
+                ("entries", f"{report.entries:,}"),
+                ("root hash", report.root),
+                ("signed by key", public.key_id),
+                ("how far", _STATES[report.state]),
+            ]
+        )
+    _finish(report)
+
+
+@app.command("show")
+def show(
+    file: FileArgument = None,
+    key: KeyOption = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Only call, run_step, budget, release, key or policy. Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Show the newest of them, so many.")
+    ] = 20,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show the newest entries of the audit log.
+
+    Entries hold digests, counts and short words, never a prompt or a record. The log is verified
+    first; what does not verify is not shown.
+
+    \b
+    Example:
+      intramural audit show --kind release --kind budget --limit 50
+    """
+    from privacy.audit.entries import KINDS
+    from privacy.audit.log import read_log
+
+    for name in kind or ():
+        if name not in KINDS:
+            raise click.BadParameter(
+                f"{name!r} is no kind of entry; there are {', '.join(KINDS)}", param_hint="--kind"
+            )
+    path, public = _locate(file, key, workspace)
+    _finish(_verified(path, public, without_seal=False))
+    with read_log(path) as log:
+        total = len(log)
+        entries = list(deque(log.entries(kinds=kind or ()), maxlen=limit))
+    if json_output:
+        print_json(
+            {
+                "total": total,
+                "entries": [
+                    {
+                        "index": stored.index,
+                        "leaf_hash": stored.leaf_hash.hex(),
+                        "kind": stored.entry.kind,
+                        "at": stored.entry.at,
+                        "actor": stored.entry.actor,
+                        "data": stored.entry.data,
+                    }
+                    for stored in entries
+                ],
+            }
+        )
+        return
+    made = table("entry", "at (UTC)", "kind", "actor", "data", right=(0,))
+    for stored in entries:
+        made.add_row(
+            str(stored.index),
+            stored.entry.at[:19].replace("T", " "),
+            stored.entry.kind,
+            stored.entry.actor,
+            _short(stored.entry.data),
+        )
+    print_table(made)
+    say(f"{len(entries)} shown of {total:,} entries.")
+
+
+def _locate(
+    file: Path | None, key: Path | None, workspace: Path | None
+) -> "tuple[Path, VerifyKey]":
+    """The log's database and its public key.
+
+    Raises:
+        KeyUnusable: the key is missing or malformed.
+    """
+    from privacy.signing import VerifyKey
+
+    path = find_workspace(workspace).audit if file is None else file
+    return path, VerifyKey.load(key if key is not None else path.with_name("audit.pub"))
+
+
+def _verified(path: Path, key: "VerifyKey", *, without_seal: bool) -> "AuditReport":
+    from privacy.audit.log import verify_log
+
+    return verify_log(path, key, require_seal=not without_seal)
+
+
+def _short(data: dict[str, Any]) -> str:
+    """Data for a narrow column: digests by their beginning, what is empty not at all."""
+    parts = []
+    for name, value in data.items():
+        if value in (None, "", {}, []):
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        parts.append(f"{name}={text if len(text) <= 40 else text[:37] + '...'}")
+    return " ".join(parts)
+
+
+def _finish(report: "AuditReport") -> None:
+    for fault in report.faults:
+        note(f"error: {fault}")
+    if not report.ok:
+        raise typer.Exit(1)

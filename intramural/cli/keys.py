@@ -1,3 +1,214 @@
+"""``intramural keys``: API keys of the service."""
+
+import re
+import shlex
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
+from intramural.cli.output import facts, note, print_json, print_table, say, table
 from intramural.cli.parser import CommandGroup
 
-app = CommandGroup("x")
+if TYPE_CHECKING:
+    from api.keys import ApiKey
+    from intramural.workspace import Workspace
+    from privacy.audit.log import AuditLog
+
+app = CommandGroup("API keys of the service: create, list, revoke.")
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_PATIENCE = 1.0
+
+
+@app.command("create")
+def create(
+    principal: Annotated[
+        str,
+        typer.Option("--principal", metavar="NAME", help="Application or person that it is for."),
+    ],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="Role of the policy, such as app.")
+    ],
+    expires: Annotated[
+        str,
+        typer.Option("--expires", metavar="WHEN", help="12h, 90d, 8w, a date (UTC), or never."),
+    ] = "90d",
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Create an API key, and show it once.
+
+    Only a keyed digest of it is stored, so nobody can show it again. It works from the next request
+    on, also while the service runs. What its role may do is decided by the policy at each request.
+    The audit log gets an entry, unless the service is writing it just then; the key store records
+    every key by itself in any case.
+
+    \b
+    Example:
+      intramural keys create --principal helpdesk --role app --expires 90d
+    """
+    from intramural.parts import open_keys, workspace_policy
+
+    until = _expiry(expires, datetime.now(UTC))
+    found = find_workspace(workspace)
+    workspace_policy(found).role(role)
+    with _Noting(found) as audit, closing(open_keys(found)) as store:
+        text, key = store.create(principal, role, until)
+        try:
+            index = audit.note("created", key)
+        except BaseException:
+            store.revoke(key.id)  # a key that no log knows of must open nothing
+            raise
+    if json_output:
+        print_json({"key": text, **_fields(key), "audit_index": index})
+        return
+    say(text)
+    note(
+        f"This is the only time that the key is shown. Id {key.id}, role {role}, expires "
+        f"{_day(key.expires)}. Send it as `Authorization: Bearer <key>`.\n"
+        f"Revoke it with: intramural keys revoke {key.id} --workspace {shlex.quote(str(found.root))}"
+    )
+
+
+@app.command("list")
+def list_(workspace: WorkspaceOption = None, json_output: JsonOption = False) -> None:
+    """List all API keys that ever were, oldest first.
+
+    Shows who they are for and whether they still work; never the keys themselves.
+
+    \b
+    Example:
+      intramural keys list --workspace intramural-demo
+    """
+    found = find_workspace(workspace)
+    keys = _stored(found)
+    if json_output:
+        print_json({"keys": [_fields(key) for key in keys]})
+        return
+    if not keys:
+        say("No key was created yet.")
+        return
+    made = table("id", "principal", "role", "state", "created", "expires")
+    now = datetime.now(UTC)
+    for key in keys:
+        made.add_row(
+            key.id, key.principal, key.role, key.state(now), _day(key.created), _day(key.expires)
+        )
+    print_table(made)
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id as `keys list` shows it.")],
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Revoke an API key.
+
+    It opens nothing from the next request on, also while the service runs. Revoking twice is fine.
+
+    \b
+    Example:
+      intramural keys revoke 0123456789abcdef
+    """
+    from api.errors import KeyRequestInvalid
+    from intramural.parts import keys_path, open_keys
+    from privacy.errors import PrivacyError
+
+    found = find_workspace(workspace)
+    if not keys_path(found).exists():
+        raise KeyRequestInvalid(f"there is no key with id {key_id!r}: no key was created yet")
+    with closing(open_keys(found)) as store:
+        key = store.revoke(key_id)
+    try:
+        with _Noting(found) as audit:
+            index = audit.note("revoked", key)
+    except PrivacyError:
+        note(f"the key {key.id} is revoked, but the audit log could not take an entry about it")
+        raise
+    if json_output:
+        print_json({**_fields(key), "audit_index": index})
+    else:
+        facts([("revoked", key.id), ("principal", key.principal), ("role", key.role)])
+
+
+class _Noting:
+    """The audit log, if nobody else writes it; a log that was tampered with refuses everything."""
+
+    def __init__(self, workspace: "Workspace") -> None:
+        from intramural.parts import open_audit
+        from privacy.errors import StoreBusy
+
+        self._log: AuditLog | None
+        try:
+            self._log = open_audit(workspace, timeout=_PATIENCE)
+        except StoreBusy:
+            self._log = None
+
+    def __enter__(self) -> "_Noting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._log is not None:
+            self._log.close()
+
+    def note(self, event: str, key: "ApiKey") -> int | None:
+        """Append an entry; its index, or None where the log is in use."""
+        from privacy.audit.entries import AuditEntry
+
+        if self._log is None:
+            note("note: the audit log is in use by the service; the key store alone records this")
+            return None
+        data = {"step": event, "key": key.id, "principal": key.principal, "role": key.role}
+        return self._log.append(AuditEntry.now("key", "admin", data)).index
+
+
+def _stored(workspace: "Workspace") -> "list[ApiKey]":
+    from intramural.parts import keys_path, open_keys
+    from privacy.store.reading import seal_path
+
+    path = keys_path(workspace)
+    if not (path.exists() or seal_path(path).exists()):
+        return []
+    with closing(open_keys(workspace)) as store:
+        return store.list()
+
+
+def _expiry(text: str, now: datetime) -> datetime | None:
+    """When a key ends.
+
+    Raises:
+        click.BadParameter: neither a duration nor a date.
+    """
+    if text == "never":
+        return None
+    try:
+        if match := _DURATION.fullmatch(text):
+            return now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} must be like 12h, 90d or 8w, a date like 2030-12-31 (UTC), or never",
+            param_hint="--expires",
+        ) from None
+
+
+def _fields(key: "ApiKey") -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "principal": key.principal,
+        "role": key.role,
+        "state": key.state(datetime.now(UTC)),
+        "created": key.created.isoformat(),
+        "expires": None if key.expires is None else key.expires.isoformat(),
+        "revoked": None if key.revoked is None else key.revoked.isoformat(),
+    }
+
+
+def _day(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d}"

@@ -1,3 +1,239 @@
+"""``intramural release``: list, show and verify signed releases."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
+from intramural.cli.output import facts, note, print_json, print_table, say, table, upper
 from intramural.cli.parser import CommandGroup
 
-app = CommandGroup("x")
+if TYPE_CHECKING:
+    from privacy.errors import ReleaseInvalid
+    from privacy.release import VerifiedRelease
+    from privacy.signing import VerifyKey
+
+app = CommandGroup("List, show and verify signed releases.")
+
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Public key that must have signed; by default release-key.pub beside the releases.",
+    ),
+]
+
+
+@app.command("list")
+def list_(
+    workspace: WorkspaceOption = None, key: KeyOption = None, json_output: JsonOption = False
+) -> None:
+    """List the releases of a workspace.
+
+    Each is verified while it is listed, oldest first. Exits with 1 where one does not verify.
+
+    \b
+    Example:
+      intramural release list --workspace intramural-demo
+    """
+    from privacy.errors import ReleaseInvalid
+    from privacy.release import list_releases
+
+    found = find_workspace(workspace)
+    listed = list(list_releases(found.root, _trusted(key)))
+    # Those without a readable date first: they are what the reader has to look at.
+    listed.sort(key=lambda item: "" if isinstance(item[1], ReleaseInvalid) else _created(item[1]))
+    if json_output:
+        print_json({"releases": [_entry(name, release) for name, release in listed]})
+    elif not listed:
+        say(f"{found.releases} holds no release yet.")
+    else:
+        made = table("release", "created (UTC)", "base model", "epsilon", "verified", right=(3,))
+        for name, release in listed:
+            if isinstance(release, ReleaseInvalid):
+                made.add_row(name, "?", "?", "?", "NO")
+                continue
+            made.add_row(
+                name,
+                _created(release)[:16].replace("T", " "),
+                release.run["base_model"],
+                upper(release.privacy["largest_epsilon"]),
+                "yes",
+            )
+        print_table(made)
+    _finish([release for _, release in listed if isinstance(release, ReleaseInvalid)])
+
+
+@app.command("show")
+def show(
+    release: Annotated[
+        str, typer.Argument(metavar="[RELEASE]", help="Id, path of its folder, or latest.")
+    ] = "latest",
+    workspace: WorkspaceOption = None,
+    key: KeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show what a release is and what it guarantees.
+
+    The release is verified first; what does not verify is not shown.
+
+    \b
+    Example:
+      intramural release show latest --workspace intramural-demo
+    """
+    shown = _find(release, workspace, _trusted(key))
+    if json_output:
+        print_json(
+            {
+                "id": shown.id,
+                "path": str(shown.path),
+                "key_id": shown.key_id,
+                "run": shown.run,
+                "privacy": shown.privacy,
+                "metrics": shown.metrics,
+                "receipts": len(shown.receipts),
+            }
+        )
+        return
+    run, privacy = shown.run, shown.privacy
+    facts(
+        [
+            ("release", shown.id),
+            ("folder", shown.path),
+            ("signed by key", shown.key_id),
+            ("created", run["created"]),
+            ("run", f"{run['run_id']}, {run['rounds']} rounds, {len(shown.receipts)} receipts"),
+            ("base model", run["base_model"]),
+            ("base model digest", run["base_model_digest"]),
+            ("policy digest", run["policy_digest"]),
+            ("unit and adjacency", f"one {privacy['unit']}, {privacy['adjacency']}"),
+            ("mechanism", privacy["mechanism"]),
+            ("accountant", run["accountant"]),
+        ]
+    )
+    made = table("department", "epsilon", "delta", "rounds", right=(1, 2, 3))
+    for name, part in privacy["departments"].items():
+        made.add_row(name, upper(part["epsilon"]), f"{part['delta']:g}", str(part["rounds"]))
+    print_table(made)
+    say(
+        f"Known to one department: epsilon at most {upper(privacy['largest_epsilon'])}; "
+        f"to all: at most {upper(privacy['sum_epsilon'])}."
+    )
+    if shown.metrics:
+        facts([(name, _figure(value)) for name, value in sorted(shown.metrics.items())])
+
+
+@app.command("verify")
+def verify(
+    release: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RELEASE]", help="Id or path of its folder; by default all of the workspace."
+        ),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    key: KeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Verify releases.
+
+    Checks the signature, every byte of every file, that no file is missing or was added, and every
+    department's receipts. Exits with 1 and names what is wrong. The key beside the releases shows a
+    changed file; give the hub's key with --key to be safe from a forger who replaced both.
+
+    \b
+    Example:
+      intramural release verify releases/r-0123456789abcdef0123 --key hub.pub
+    """
+    from privacy.errors import ReleaseInvalid
+    from privacy.release import list_releases
+
+    trusted = _trusted(key)
+    results: list[tuple[str, VerifiedRelease | ReleaseInvalid]]
+    if release is None:
+        results = list(list_releases(find_workspace(workspace).root, trusted))
+    else:
+        try:
+            one = _find(release, workspace, trusted)
+            results = [(one.id, one)]
+        except ReleaseInvalid as error:
+            results = [(Path(release).name, error)]
+    wrong = [found for _, found in results if isinstance(found, ReleaseInvalid)]
+    if json_output:
+        print_json(
+            {
+                "verified": bool(results) and not wrong,
+                "releases": [_entry(name, found) for name, found in results],
+            }
+        )
+    else:
+        for name, found in results:
+            if not isinstance(found, ReleaseInvalid):
+                files = len(found.manifest["files"]) + 2
+                say(
+                    f"{name}: verified, {files} files and {len(found.receipts)} receipts, "
+                    f"signed by key {found.key_id}"
+                )
+    if not results:
+        note("error: there is no release to verify")
+        raise typer.Exit(1)
+    _finish(wrong)
+
+
+def _find(release: str, workspace: Path | None, trusted: "VerifyKey | None") -> "VerifiedRelease":
+    """A release by its folder's path, else by its id in the workspace."""
+    from intramural.service import find_release
+    from privacy.release import verify as verify_release
+
+    path = Path(release)
+    if "/" in release or path.is_dir():
+        # Not resolved: a release that is a link is none.
+        named = path.name not in ("", "..")
+        return verify_release(path.absolute() if named else path.resolve(), trusted)
+    return find_release(find_workspace(workspace), release, trusted)
+
+
+def _trusted(key: Path | None) -> "VerifyKey | None":
+    if key is None:
+        return None
+    from privacy.signing import VerifyKey
+
+    return VerifyKey.load(key)
+
+
+def _created(release: "VerifiedRelease") -> str:
+    return str(release.run["created"])
+
+
+def _entry(name: str, release: "VerifiedRelease | ReleaseInvalid") -> dict[str, Any]:
+    if isinstance(release, Exception):
+        return {"id": name, "verified": False, "fault": str(release)}
+    return {
+        "id": name,
+        "verified": True,
+        "created": _created(release),
+        "base_model": release.run["base_model"],
+        "key_id": release.key_id,
+        "unit": release.privacy["unit"],
+        "largest_epsilon": release.privacy["largest_epsilon"],
+        "sum_epsilon": release.privacy["sum_epsilon"],
+    }
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " to ".join(_figure(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_figure(item)}" for name, item in value.items())
+    return str(value)
+
+
+def _finish(wrong: "list[ReleaseInvalid]") -> None:
+    for error in wrong:
+        note(f"error: {error}")
+    if wrong:
+        raise typer.Exit(1)

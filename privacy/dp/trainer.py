@@ -4,7 +4,6 @@ The trainer knows tokens, tensors and a plan. It knows no department, ledger or 
 must have been reserved before :meth:`LoraTrainer.train` is called.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from privacy.base_model import model_digest
 from privacy.dp import adapter as adapters
 from privacy.dp import attention
 from privacy.dp.adapter import Adapter, AdapterConfig
@@ -47,7 +47,7 @@ class LoraTrainer:
     natively, else float32. Adapters, per-unit gradients, clipping, sums and noise are float32 in
     either case. Calls from several threads take turns; the adapter is attached for one call.
 
-    ``base_digest``: SHA-256 over the base model's tensors (name, shape, float32 bytes), in hex.
+    ``base_digest``: see :func:`privacy.base_model.model_digest`.
     """
 
     def __init__(
@@ -61,8 +61,7 @@ class LoraTrainer:
         self.name = name or Path(source).name
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        # Of the float32 weights, so that it does not depend on this machine's precision.
-        self.base_digest = _digest(loaded)
+        self.base_digest = model_digest(loaded)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Any = loaded.to(device, dtype or _native_dtype(device)).eval()  # type: ignore[arg-type]
         self._model.requires_grad_(False)
@@ -215,14 +214,6 @@ def _native_dtype(device: torch.device) -> torch.dtype:
     else:
         native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.bfloat16 if native else torch.float32
-
-
-def _digest(model: PreTrainedModel) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().contiguous().numpy())
-    return digest.hexdigest()
 
 
 def _noised_mean(summed: torch.Tensor, plan: DpPlan, rng: np.random.Generator) -> torch.Tensor:

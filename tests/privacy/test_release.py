@@ -260,14 +260,14 @@ def test_the_code_digest_sees_every_source_file(tmp_path: Path) -> None:
         (tmp_path / name / "sub").mkdir(parents=True)
         (tmp_path / name / "a.py").write_text("x = 1\n")
         (tmp_path / name / "sub" / "b.py").write_text("y = 1\n")
-    first = digest_of({"p": tmp_path / "one", "absent": None})
-    assert first == digest_of({"p": tmp_path / "two"})
+    first = digest_of({"p": [tmp_path / "one"], "absent": []})
+    assert first == digest_of({"p": [tmp_path / "two"]})
     (tmp_path / "two" / "notes.txt").write_text("n")
-    assert first == digest_of({"p": tmp_path / "two"})
+    assert first == digest_of({"p": [tmp_path / "two"]})
     (tmp_path / "two" / "sub" / "b.py").write_text("y = 2\n")
-    changed = digest_of({"p": tmp_path / "two"})
+    changed = digest_of({"p": [tmp_path / "two"]})
     (tmp_path / "two" / "sub" / "b.py").rename(tmp_path / "two" / "sub" / "c.py")
-    assert len({first, changed, digest_of({"p": tmp_path / "two"})}) == 3
+    assert len({first, changed, digest_of({"p": [tmp_path / "two"]})}) == 3
     assert code_digest() == code_digest()
     assert len(code_digest()) == 64
 
