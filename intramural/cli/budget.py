@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intramural.workspace import Workspace
     from policies.model import Policy
 
-app = CommandGroup("What departments have spent of their privacy budgets, and what a run costs.")
+app = CommandGroup("Privacy budgets: what was spent, what a run would cost.")
 
 STATES = {
     "absent": "no ledger yet: nothing was ever charged",
@@ -143,17 +143,22 @@ def verify(workspace: WorkspaceOption = None, json_output: JsonOption = False) -
 def plan(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file of the run.")],
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, max=10_000, help="Instead of the policy's.")
+        int | None,
+        typer.Option("--rounds", min=1, max=10_000, help="Rounds, instead of the policy's."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, max=100_000, help="Steps of a round, instead."),
+        typer.Option(
+            "--steps", min=1, max=100_000, help="Steps of one round, instead of the policy's."
+        ),
     ] = None,
     sampling_rate: Annotated[
-        float | None, typer.Option("--sampling-rate", help="In (0, 1], instead of the policy's.")
+        float | None,
+        typer.Option("--sampling-rate", help="Above 0, at most 1, instead of the policy's."),
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option("--epsilon", help="Cost of the whole run, instead.")
+        float | None,
+        typer.Option("--epsilon", help="Cost of the whole run, instead of the policy's."),
     ] = None,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from client.records import DataSource, Record, RecordSet
     from policies.model import Policy
 
-app = CommandGroup("Check a department's records, and scrub personal data from them.")
+app = CommandGroup("Check records, and scrub personal data from them.")
 
 _AT_ONCE: Final = 64
 _TOLERANCE: Final = 0.01
@@ -30,7 +30,7 @@ _SHOWN: Final = 20
 
 PolicyOption = Annotated[
     Path | None,
-    typer.Option("--policy", metavar="FILE", help="Policy to go by; by default its defaults."),
+    typer.Option("--policy", metavar="FILE", help="The policy to go by."),
 ]
 
 
@@ -92,7 +92,7 @@ def scrub(
     """Write records without the personal data in them.
 
     Every text of every record goes through the detector. What is found is replaced by its type, as
-    in <PERSON>, unless the policy keeps that type; subject ids become keyed pseudonyms. OUT appears
+    in <PERSON>, unless --policy keeps that type; subject ids become keyed pseudonyms. OUT appears
     complete or not at all, readable by you only. The counts by type are printed here and go nowhere
     else. Scrubbing lowers a risk; it is no differential privacy.
 

@@ -50,7 +50,10 @@ def serve(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Answer applications: an OpenAI-compatible service that redacts and keeps an audit log.
+    """Serve a release to applications.
+
+    The service speaks OpenAI's API, shows the model placeholders instead of personal data, restores
+    them in the answer, and records every call in the audit log before it is answered.
 
     Opens policy, release, API keys, audit log and models, and refuses to start where one of them
     does not verify. Every call needs an API key; see `intramural keys create`. Stop it with Ctrl-C
