@@ -9,6 +9,7 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.rules import LETTERS, Rule, rule
+from privacy.pii.surnames_zh import COMPOUND, FREQUENT
 
 _LOCAL: Final = r"\p{Latin}\p{Mn}0-9.!#$%&'*+/=?^_`{|}~\-"
 _LABEL: Final = r"[\p{Latin}\p{Mn}0-9](?:[\p{Latin}\p{Mn}0-9-]{0,61}[\p{Latin}\p{Mn}0-9])?"
@@ -32,12 +33,8 @@ _BIRTH_CUE: Final = r"born(?: on)?|birth|birthday|birthdate|dob|d\.o\.b\.?|date 
 
 _NAME: Final = r"(?:\p{Lu}\.|\p{Lu}[\p{Latin}\p{Mn}]*(?:['-]\p{Lu}?[\p{Latin}\p{Mn}]+)*)"
 _FULL_NAME: Final = rf"{_NAME}(?: (?:{_NAME}|de|da|del|van|von|der|den|bin|al|la|le|di)){{0,3}}"
-_SURNAMES: Final = (
-    "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林罗高郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤聂兰凌晏"
-    "岳桑包左梅丛庄辛管祝俞祁柳柏骆巫蒲甄温季柴宁翟游盛"
-)
-_COMPOUND: Final = "欧阳|司马|上官|诸葛|夏侯|东方|皇甫|尉迟|公孙|慕容|司徒|令狐|宇文|长孙"
-_HAN_NAME: Final = rf"(?:{_COMPOUND}|[{_SURNAMES}])[\u4e00-\u9fff]{{1,2}}"
+_COMPOUND: Final = "|".join(COMPOUND)
+_HAN_NAME: Final = rf"(?:{_COMPOUND}|[{FREQUENT}])[\u4e00-\u9fff]{{1,2}}"
 
 
 def _domain_known(match: Any) -> float:
@@ -110,7 +107,15 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "PERSON",
         regex.compile(
-            rf"(?P<value>(?:{_COMPOUND}|[{_SURNAMES}])[\u4e00-\u9fff]{{0,2}}?)(?:先生|女士|小姐|老师|经理|主任|同学|教授|医生|工程师|总监)",
+            r"(?:姓名|联系人|收件人|收货人|申请人|经办人|持卡人|户名)[:：] ?(?P<value>[\u4e00-\u9fff]{2,4})(?=[\s,;.()，；。、（）]|$)",
+            LETTERS,
+        ),
+        0.7,
+    ),
+    Rule(
+        "PERSON",
+        regex.compile(
+            rf"(?P<value>(?:{_COMPOUND}|[{FREQUENT}])[\u4e00-\u9fff]{{0,2}}?)(?:先生|女士|小姐|老师|经理|主任|同学|教授|医生|工程师|总监)",
             LETTERS,
         ),
         0.65,
