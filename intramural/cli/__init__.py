@@ -6,8 +6,11 @@ so that `intramural --help` answers at once.
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 130 interrupted.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Final
@@ -23,6 +26,12 @@ COMMANDS: Final = ("demo", "simulate", "serve")
 
 GROUPS: Final = ("policy", "data", "budget", "release", "audit", "keys", "assets")
 """Each is the ``app`` of ``intramural.cli.<name>``."""
+
+_QUIET: Final = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 _HELP = """Within the walls: federated fine-tuning under differential privacy, signed releases, and a
 service that redacts.
@@ -68,11 +77,23 @@ def build() -> CommandGroup:
     return app
 
 
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep other libraries' bars and warnings off the terminal; ``-W`` brings the warnings back."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception of a known kind leaves it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = build()(args=given, prog_name="intramural", standalone_mode=False)
+        with _quiet_libraries():
+            code = build()(args=given, prog_name="intramural", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has enough; the interpreter must not complain at its end.

@@ -1,6 +1,7 @@
 """``intramural audit``: verify the audit log, and read it."""
 
-import json
+import re
+import textwrap
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import click
 import typer
 
 from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
-from intramural.cli.output import facts, note, print_json, print_table, say, table
+from intramural.cli.output import facts, note, print_json, say
 from intramural.cli.parser import CommandGroup
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ KeyOption = Annotated[
     ),
 ]
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _STATES = {
     "closed": "every byte is as it was sealed",
     "crashed": "its writer was stopped; checkpoints, tree and signatures are sound",
@@ -83,7 +85,10 @@ def verify(
                 ("how far", _STATES[report.state]),
             ]
         )
-    _finish(report)
+    for fault in report.faults:
+        note(f"error: {fault}")
+    if not report.ok:
+        raise typer.Exit(1)
 
 
 @app.command("show")
@@ -115,6 +120,7 @@ def show(
     """
     from privacy.audit.entries import KINDS
     from privacy.audit.log import read_log
+    from privacy.errors import TamperedStore
 
     for name in kind or ():
         if name not in KINDS:
@@ -122,7 +128,9 @@ def show(
                 f"{name!r} is no kind of entry; there are {', '.join(KINDS)}", param_hint="--kind"
             )
     path, public = _locate(file, key, workspace)
-    _finish(_verified(path, public, without_seal=False))
+    report = _verified(path, public, without_seal=False)
+    if not report.ok:
+        raise TamperedStore("; ".join(report.faults))
     with read_log(path) as log:
         total = len(log)
         entries = list(deque(log.entries(kinds=kind or ()), maxlen=limit))
@@ -144,16 +152,11 @@ def show(
             }
         )
         return
-    made = table("entry", "at (UTC)", "kind", "actor", "data", right=(0,))
     for stored in entries:
-        made.add_row(
-            str(stored.index),
-            stored.entry.at[:19].replace("T", " "),
-            stored.entry.kind,
-            stored.entry.actor,
-            _short(stored.entry.data),
-        )
-    print_table(made)
+        entry = stored.entry
+        say(f"{stored.index}  {entry.at[:19].replace('T', ' ')}  {entry.kind}  {entry.actor}")
+        for line in textwrap.wrap(_short(entry.data), 74, break_long_words=False):
+            say(f"      {line}")
     say(f"{len(entries)} shown of {total:,} entries.")
 
 
@@ -178,18 +181,20 @@ def _verified(path: Path, key: "VerifyKey", *, without_seal: bool) -> "AuditRepo
 
 
 def _short(data: dict[str, Any]) -> str:
-    """Data for a narrow column: digests by their beginning, what is empty not at all."""
+    """Data for a person: digests by their beginning, what is empty not at all."""
     parts = []
     for name, value in data.items():
-        if value in (None, "", {}, []):
-            continue
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        parts.append(f"{name}={text if len(text) <= 40 else text[:37] + '...'}")
-    return " ".join(parts)
+        if isinstance(value, dict):
+            shown = ",".join(f"{key}:{_cut(item)}" for key, item in value.items())
+        elif isinstance(value, list):
+            shown = ",".join(map(_cut, value))
+        else:
+            shown = "" if value is None else _cut(value)
+        if shown:
+            parts.append(f"{name}={shown}")
+    return "  ".join(parts)
 
 
-def _finish(report: "AuditReport") -> None:
-    for fault in report.faults:
-        note(f"error: {fault}")
-    if not report.ok:
-        raise typer.Exit(1)
+def _cut(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if _DIGEST.fullmatch(text) else text

@@ -91,11 +91,10 @@ def show(workspace: WorkspaceOption = None, json_output: JsonOption = False) -> 
                 check.state,
             )
         print_table(made)
-        unit = policy.privacy.unit
-        say(f"For one {unit} added or removed. Known to one department: epsilon at most")
+        say(f"For one {policy.privacy.unit} added or removed; epsilon is rounded up.")
         say(
-            f"{upper(max(spent, default=0.0))}; to all of them: at most {upper(sum(spent))} "
-            "(sum). Rounded up."
+            f"Known to one department: at most {upper(max(spent, default=0.0))}; "
+            f"to all of them (sum): at most {upper(sum(spent))}."
         )
     _finish(checks, damaged)
 
@@ -177,6 +176,7 @@ def plan(
     """
     from intramural.parts import read_policy
     from intramural.planning import RunShape, plan_costs
+    from privacy.errors import TamperedStore
 
     if sampling_rate is not None and not 0 < sampling_rate <= 1:
         raise click.BadParameter(f"{sampling_rate} must lie above 0 and at most at 1",
@@ -190,7 +190,8 @@ def plan(
     checks: tuple[LedgerCheck, ...] = ()
     if workspace is not None:
         checks, damaged = _checks(find_workspace(workspace), loaded)
-        _finish(checks, damaged)
+        if wrong := _wrong(checks, damaged):
+            raise TamperedStore("; ".join(wrong))
     noise, costs = plan_costs(loaded, shape, {check.department: check.history for check in checks})
     beyond = shape.beyond(loaded)
     fits = all(cost.fits for cost in costs)
@@ -223,7 +224,7 @@ def plan(
         made = table("department", "this run", "spent so far", "after it", "budget", "delta",
                      "fits", right=(1, 2, 3, 4, 5))  # fmt: skip
         for cost in costs:
-            told = "yes" if cost.fits else f"only {cost.affordable_rounds} rounds"
+            told = "yes" if cost.fits else f"{cost.affordable_rounds} of {cost.rounds} rounds"
             made.add_row(cost.department, upper(cost.run), upper(cost.spent), upper(cost.after),
                          f"{cost.budget:g}", f"{cost.delta:g}", told)  # fmt: skip
         print_table(made)
@@ -258,10 +259,14 @@ def _soundness(check: "LedgerCheck") -> dict[str, Any]:
     return {"state": check.state, "verified": check.ok, "faults": list(check.faults)}
 
 
+def _wrong(checks: "Sequence[LedgerCheck]", damaged: Sequence[str]) -> list[str]:
+    wrong = [f"{check.department}: {fault}" for check in checks for fault in check.faults]
+    return wrong + [f"release {fault}" for fault in damaged]
+
+
 def _finish(checks: "Sequence[LedgerCheck]", damaged: Sequence[str]) -> None:
     """Exit with 1 where something is wrong, and say what."""
-    wrong = [f"{check.department}: {fault}" for check in checks for fault in check.faults]
-    wrong += [f"release {fault}" for fault in damaged]
+    wrong = _wrong(checks, damaged)
     for line in wrong:
         note(f"error: {line}")
     if wrong:

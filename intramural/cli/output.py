@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 JSON_FLAG: Final = "--json"
+_WIDTH: Final = 80
 
 
 def print_json(value: Any) -> None:
@@ -46,7 +48,14 @@ def table(*columns: str, right: Iterable[int] = (), title: str | None = None) ->
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     figures = set(right)
     for position, name in enumerate(columns):
         if position in figures:
@@ -57,20 +66,24 @@ def table(*columns: str, right: Iterable[int] = (), title: str | None = None) ->
 
 
 def print_table(made: "Table") -> None:
-    """A table of the result."""
-    console().print(made)
+    """A table of the result, between empty lines."""
+    shown = console()
+    with shown.capture() as captured:
+        shown.print(made)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    say("\n".join(["", *lines, ""]))
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> None:
-    """Names and values, one a line; long values go on under their own column."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Names and values, one a line. Sentences are wrapped; a digest is never broken."""
+    width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
-        grid.add_row(name, str(value))
-    console().print(grid)
+        lines = textwrap.wrap(
+            str(value), max(_WIDTH - width, 20), break_long_words=False, break_on_hyphens=False
+        )
+        say(f"{name:<{width}}{lines[0] if lines else ''}")
+        for line in lines[1:]:
+            say(f"{'':<{width}}{line}")
 
 
 def upper(epsilon: float | None) -> str:

@@ -1,0 +1,170 @@
+"""``intramural budget``: figures rest on ledgers that verify."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from intramural.workspace import Workspace
+from privacy.accounting.accountant import calibrate_noise, epsilon
+from privacy.accounting.events import PoissonGaussian
+from tests.intramural.cli_kit import EVENT, POLICY, ROUNDS, Cli, flip
+
+SPENT = epsilon([EVENT] * ROUNDS, 1e-5)
+
+
+def test_show_composes_the_whole_history(cli: Cli, pristine: Workspace) -> None:
+    """Epsilon is that of all reserved rounds together, with its delta, unit and adjacency."""
+    done = cli("budget", "show", "--workspace", pristine.root, "--json")
+    assert done.code == 0
+    value = done.json
+    assert (value["unit"], value["adjacency"]) == ("record", "add_or_remove_one")
+    assert value["verified"] is True
+    finance, hr = value["departments"]
+    assert (finance["name"], finance["budget"], hr["name"], hr["budget"]) == (
+        "finance",
+        8.0,
+        "hr",
+        4.0,
+    )
+    for part in (finance, hr):
+        assert part["epsilon"] == pytest.approx(SPENT)
+        assert (part["delta"], part["reservations"], part["committed"]) == (1e-5, ROUNDS, ROUNDS)
+        assert part["state"] == "closed"
+    assert value["largest_epsilon"] == pytest.approx(SPENT)
+    assert value["sum_epsilon"] == pytest.approx(2 * SPENT)
+
+
+def test_show_reads_well_in_80_columns(cli: Cli, pristine: Workspace) -> None:
+    """A person sees each department's epsilon, never below the computed one."""
+    done = cli("budget", "show", "--workspace", pristine.root)
+    assert done.code == 0
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("hr ")]
+    assert SPENT <= float(row[1]) < SPENT + 2e-4
+
+
+def test_department_without_ledger_has_spent_nothing(cli: Cli, tmp_path: Path) -> None:
+    """Before the first run nothing is spent, and verifying says that there is no ledger."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    value = cli("budget", "show", "--workspace", tmp_path, "--json").json
+    assert [(d["epsilon"], d["state"]) for d in value["departments"]] == [(0.0, "absent")] * 2
+    assert cli("budget", "verify", "--workspace", tmp_path).code == 0
+
+
+def test_verify_names_each_ledger(cli: Cli, pristine: Workspace) -> None:
+    """Sound ledgers end with 0, their entries counted."""
+    done = cli("budget", "verify", "--workspace", pristine.root, "--json")
+    assert done.code == 0
+    assert done.json["verified"] is True
+    assert [ledger["entries"] for ledger in done.json["ledgers"]] == [2 * ROUNDS] * 2
+
+
+@pytest.mark.parametrize("file", ["ledger.db", "ledger.db.seal", "signing.pub"])
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_changed_ledger_is_named(cli: Cli, workspace: Workspace, file: str, command: str) -> None:
+    """One changed byte ends with 1, names the department, and its figures are not shown."""
+    flip(workspace.node("hr").root / file)
+    done = cli("budget", command, "--workspace", workspace.root)
+    assert done.code == 1
+    assert "error: hr: " in done.err
+    assert "finance:" not in done.err
+    value = cli("budget", command, "--workspace", workspace.root, "--json").json
+    assert value["verified"] is False
+    if command == "show":
+        finance, hr = value["departments"]
+        assert hr["epsilon"] is None
+        assert hr["faults"]
+        assert finance["epsilon"] == pytest.approx(SPENT)
+
+
+@pytest.mark.parametrize("place", [0, 100, 5000, -1])
+def test_any_byte_of_the_ledger_counts(cli: Cli, workspace: Workspace, place: int) -> None:
+    """Wherever the byte lies, the change is found."""
+    flip(workspace.node("finance").ledger, place)
+    assert cli("budget", "verify", "--workspace", workspace.root).code == 1
+
+
+def test_removed_ledger_is_found_by_its_receipts(cli: Cli, workspace: Workspace) -> None:
+    """A ledger that was taken away is missed, because a release carries its receipts."""
+    shutil.rmtree(workspace.node("hr").root)
+    done = cli("budget", "verify", "--workspace", workspace.root)
+    assert done.code == 1
+    assert "hr: release r-" in done.err
+    assert "never charged" in done.err
+    assert cli("budget", "show", "--workspace", workspace.root).code == 1
+
+
+def test_changed_release_makes_the_comparison_impossible(cli: Cli, workspace: Workspace) -> None:
+    """Where a release does not verify, the ledgers cannot be compared to it: exit 1."""
+    (release,) = workspace.releases.iterdir()
+    flip(release / "receipts.jsonl")
+    done = cli("budget", "verify", "--workspace", workspace.root)
+    assert done.code == 1
+    assert "receipts.jsonl" in done.err
+
+
+def test_plan_calibrates_as_the_hub_does(cli: Cli, pristine: Workspace) -> None:
+    """The planned cost is that of the noise which the hub would choose for the same run."""
+    done = cli("budget", "plan", pristine.root / "policy.toml", "--json")
+    assert done.code == 0
+    value = done.json
+    noise = calibrate_noise(sampling_rate=0.2, steps=4, epsilon=3.0, delta=1e-5)
+    assert value["noise_multiplier"] == noise
+    run = epsilon([PoissonGaussian(0.2, noise, 4)], 1e-5)
+    for part in value["departments"]:
+        assert part["epsilon_run"] == part["epsilon_after"] == pytest.approx(run)
+        assert part["epsilon_run"] <= 3.0
+        assert (part["epsilon_spent"], part["fits"]) == (0.0, True)
+
+
+def test_plan_composes_with_the_stored_history(cli: Cli, pristine: Workspace) -> None:
+    """With a workspace, history and run are composed; a department that cannot pay ends with 1."""
+    options = ("--workspace", pristine.root, "--epsilon", "3.9", "--json")
+    done = cli("budget", "plan", pristine.root / "policy.toml", *options)
+    finance, hr = done.json["departments"]
+    noise = done.json["noise_multiplier"]
+    after = epsilon([EVENT] * ROUNDS + [PoissonGaussian(0.2, noise, 4)], 1e-5)
+    for part in (finance, hr):
+        assert part["epsilon_spent"] == pytest.approx(SPENT)
+        assert part["epsilon_after"] == pytest.approx(after)
+    assert finance["fits"] is True
+    assert (hr["fits"], done.code) == (after <= 4.0, int(after > 4.0))
+    assert hr["affordable_rounds"] == (2 if after <= 4.0 else 1)
+
+
+def test_plan_that_no_budget_pays_for_is_refused(cli: Cli, pristine: Workspace) -> None:
+    """A run beyond the budgets ends with 1, says for whom, and how many rounds fit."""
+    policy = pristine.root / "policy.toml"
+    done = cli("budget", "plan", policy, "--epsilon", "12", "--rounds", "2")
+    assert done.code == 1
+    assert "does not fit into the budget of finance, hr" in done.err
+    assert "of 2 rounds" in done.out
+
+
+def test_plan_beyond_the_policy_warns(cli: Cli, pristine: Workspace) -> None:
+    """More rounds than the policy allows can be priced, but every node would decline."""
+    done = cli("budget", "plan", pristine.root / "policy.toml", "--rounds", "3")
+    assert done.code == 0
+    assert "training.rounds" in done.err
+
+
+@pytest.mark.parametrize(
+    "options", [("--sampling-rate", "0"), ("--sampling-rate", "1.5"), ("--epsilon", "-1"),
+                ("--epsilon", "nan"), ("--rounds", "0")]
+)  # fmt: skip
+def test_impossible_plans_are_usage_errors(
+    cli: Cli, pristine: Workspace, options: tuple[str, ...]
+) -> None:
+    """Figures out of their bounds end with 2."""
+    assert cli("budget", "plan", pristine.root / "policy.toml", *options).code == 2
+
+
+def test_plan_refuses_a_tampered_history(cli: Cli, workspace: Workspace) -> None:
+    """A plan never rests on a ledger that does not verify."""
+    flip(workspace.node("hr").ledger)
+    done = cli(
+        "budget", "plan", workspace.root / "policy.toml", "--workspace", workspace.root, "--json"
+    )
+    assert done.code == 1
+    assert done.json["error"]["type"] == "TamperedStore"
