@@ -92,6 +92,11 @@ class NodeAgent:
         if department not in policy.departments:
             known = ", ".join(policy.departments)
             raise AgentMisconfigured(f"no department {department!r}; the policy names {known}")
+        if policy.privacy.unit != "record":
+            raise AgentMisconfigured(
+                f"unit={policy.privacy.unit!r} cannot be trained yet, and a receipt must not claim "
+                "it; set privacy.unit to 'record'"
+            )
         self.department = department
         self._policy = policy
         self._budget: Budget = policy.budget_of(department)

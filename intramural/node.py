@@ -38,12 +38,14 @@ class Scrubbed:
     """A department's records without personal data; counts are local.
 
     ``findings`` counts what was replaced, by entity type. ``left_out`` counts rows by filter.
+    ``fingerprint`` changes with the file, the way it is read and the PII rules; it stays local.
     """
 
     records: tuple[Record, ...]
     faults: tuple[RowFault, ...]
     left_out: dict[str, int]
     findings: dict[str, int]
+    fingerprint: str
 
 
 def scrub_department(
@@ -75,7 +77,7 @@ def scrub_department(
     if known is not None and paths.scrubbed.is_file():
         kept = read_records(DataSource(paths.scrubbed), tolerance=0.0)
         if len(kept) == len(records):
-            return Scrubbed(kept.records, read.faults, left_out, known)
+            return Scrubbed(kept.records, read.faults, left_out, known, state)
     scrubber = Scrubber(detector(), lambda entity: action_for(policy, entity))
     subject = subject_pseudonym(pseudonym_key(paths.pseudonym_key))
     done: list[Record] = []
@@ -93,7 +95,7 @@ def scrub_department(
     note.unlink(missing_ok=True)
     write_records(paths.scrubbed, done, overwrite=True)
     write_atomic(note, json.dumps({"state": state, "findings": findings}).encode())
-    return Scrubbed(tuple(done), read.faults, left_out, dict(sorted(findings.items())))
+    return Scrubbed(tuple(done), read.faults, left_out, dict(sorted(findings.items())), state)
 
 
 def encode_department(

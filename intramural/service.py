@@ -164,7 +164,7 @@ def find_release(
     """
     if name != LATEST:
         folder = workspace.releases / name
-        if Path(name).name != name or not folder.is_dir():
+        if not name or Path(name).name != name or not folder.is_dir():
             known = sorted(p.name for p in _folders(workspace))
             there = f"there are {', '.join(known)}" if known else "there is none yet"
             raise WorkspaceError(f"no release {name!r} in {workspace.releases}; {there}")

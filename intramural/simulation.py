@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from client.app import make_client_app
@@ -28,6 +29,7 @@ from intramural.workspace import Workspace
 from policies.load import load_policy
 from policies.model import Policy
 from privacy.accounting.ledger import Ledger
+from privacy.canonical import digest
 from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
@@ -41,7 +43,7 @@ from server.events import Event, NodeDeclined
 from server.federation import run_federation
 from server.local_grid import LocalGrid, Phase
 from server.publish import BaseModel, audited, publish_run
-from server.rounds import RunPlan
+from server.rounds import RunPlan, RunStore
 
 EVALUATION_LIMIT = 200
 
@@ -52,6 +54,7 @@ class SimulationOptions:
 
     ``data``: each department's file. ``evaluation``: public held-out records. ``limit``: records
     taken of each department (``None``: all). ``tolerance``: share of faulty rows that is accepted.
+    ``new_run``: train once more, at its full cost, where the same run is already complete.
     """
 
     policy: Path
@@ -63,6 +66,7 @@ class SimulationOptions:
     evaluation_limit: int = EVALUATION_LIMIT
     limit: int | None = None
     tolerance: float = 0.01
+    new_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
     policy = load_policy(options.policy)
     _check_departments(policy, options)
     workspace = Workspace(options.out)
-    _lay_out(workspace, options.policy)
+    _lay_out(workspace)
     scrubbed = _scrub(options, policy, workspace, display)
     display.stage("loading the base model")
     trainer = LoraTrainer(options.model, name=options.model_name)
@@ -152,6 +156,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             ledgers[name] = stack.enter_context(ledger)
             nodes.append(EnrolledNode(name, node_id, key.verify_key))
         plan = RunPlan.from_policy(policy, trainer.base_digest)
+        folder = _run_folder(workspace, plan, scrubbed, new_run=options.new_run)
         display.planned(plan)
         config = plan.adapter_config()
         enrolment = Enrolment(nodes)
@@ -161,14 +166,15 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             {node.node_id: {} for node in nodes},
             on_node=_announce(enrolment, plan, display),
         )
+        _keep_policy(workspace, options.policy)
         result = run_federation(
             grid,
             plan,
             policy,
             enrolment,
             trainer.initial_adapter(config, plan.seed),
-            workspace.checkpoints,
-            audited(audit, display.event),
+            folder,
+            audited(audit, policy.digest, display.event),
         )
         evaluation = None
         if public is not None:
@@ -205,20 +211,40 @@ def _check_departments(policy: Policy, options: SimulationOptions) -> None:
             f"the policy has no department {', '.join(unknown)}; it names {known}: correct --data "
             "or add the department to the policy"
         )
-    if policy.privacy.unit != "record":
-        raise PlanInvalid(
-            f"unit={policy.privacy.unit!r} is not trained yet; set privacy.unit to 'record'"
-        )
 
 
-def _lay_out(workspace: Workspace, policy_file: Path) -> None:
-    workspace.root.mkdir(parents=True, exist_ok=True)
+def _lay_out(workspace: Workspace) -> None:
+    for folder in (workspace.checkpoints, workspace.hub_key.parent, workspace.audit.parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _keep_policy(workspace: Workspace, policy_file: Path) -> None:
+    """The policy of the latest run, as it was given; only once a run under it is about to begin."""
     kept = workspace.root / f"policy{policy_file.suffix.lower()}"
     content = policy_file.read_bytes()
     if not (kept.is_file() and kept.read_bytes() == content):
         write_atomic(kept, content)
-    for folder in (workspace.checkpoints, workspace.hub_key.parent, workspace.audit.parent):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for other in workspace.policies():
+        if other != kept:
+            other.unlink()
+
+
+def _run_folder(
+    workspace: Workspace, plan: RunPlan, scrubbed: Mapping[str, Scrubbed], *, new_run: bool
+) -> Path:
+    """Where this run's checkpoint lies: one folder for the same plan over the same records.
+
+    Other records or another plan are another run, charged to the same ledgers. The same again is
+    gone on with, or found complete; ``new_run`` begins another one where it is complete.
+    """
+    data = {name: part.fingerprint for name, part in scrubbed.items()}
+    name = digest({"plan": plan.terms, "data": data})[:16]
+
+    def usable(folder: Path) -> bool:
+        state = RunStore(folder).load()
+        return state is None or not state.finished or not new_run
+
+    return next(filter(usable, (workspace.checkpoints / f"{name}-{n}" for n in count(1))))
 
 
 def _scrub(

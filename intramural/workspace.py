@@ -11,7 +11,7 @@
         pseudonym.key               keys the pseudonyms of its subject ids
         state/                      replies already given
       hub/                          what the coordinator sees
-        checkpoints/                resumable state of the run
+        checkpoints/                resumable state of each run
         signing.key                 signs releases
       releases/<id>/                signed releases, and release-key.pub beside them
       audit/                        audit.db (+ .seal), audit.key, audit.pub
@@ -63,10 +63,12 @@ class Workspace:
 
     def policy(self) -> Path | None:
         """The policy file of the workspace, or ``None`` where there is none yet."""
-        for name in ("policy.toml", "policy.yaml", "policy.yml"):
-            if (self.root / name).is_file():
-                return self.root / name
-        return None
+        return next(iter(self.policies()), None)
+
+    def policies(self) -> list[Path]:
+        """Every policy file in the folder; there should be one."""
+        names = ("policy.toml", "policy.yaml", "policy.yml")
+        return [self.root / name for name in names if (self.root / name).is_file()]
 
     def node(self, department: str) -> NodePaths:
         return NodePaths(self.root / "nodes" / department)

@@ -130,27 +130,28 @@ class TrainingPolicy(Section):
     """The public configuration of a run: at the same time the most that a node will agree to.
 
     `target_epsilon` is the cost of one whole run; left out, it is the smallest department budget.
-    `last_layers` counts the adapted layers from the top; "all" adapts every layer. `factors` says
+    `last_layers` counts the adapted layers from the top; "all", or more than there are, adapts every
+    layer. `factors` says
     which LoRA factors are trained: B alone keeps the frozen A equal on every node, so that the
     average of adapters is exact (FFA-LoRA, arXiv 2403.12313). `seed` is public and only seeds the
     initial A; noise never comes from it.
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
-    local_steps: Annotated[int, Field(ge=1, le=100_000)] = 6
-    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.25
+    local_steps: Annotated[int, Field(ge=1, le=100_000)] = 4
+    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     target_epsilon: Epsilon | None = None
     clipping_norm: Annotated[float, Field(gt=0)] = 0.5
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    rank: Annotated[int, Field(ge=1, le=1024)] = 8
-    alpha: Annotated[int, Field(ge=1, le=65_536)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    rank: Annotated[int, Field(ge=1, le=1024)] = 4
+    alpha: Annotated[int, Field(ge=1, le=65_536)] = 8
     targets: Annotated[tuple[Module, ...], Field(min_length=1), *Distinct] = (
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     )
-    last_layers: LastLayers = 8
+    last_layers: LastLayers = 4
     factors: Factors = "B"
     max_tokens: Annotated[int, Field(ge=8, le=131_072)] = 256
     minimum_nodes: Annotated[int, Field(ge=1)] = 1

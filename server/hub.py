@@ -116,7 +116,7 @@ def run_hub(grid: Grid, run_config: UserConfig) -> Release:
             enrolment,
             trainer.initial_adapter(config, plan.seed),
             settings.checkpoint_dir,
-            audited(audit, _report),
+            audited(audit, policy.digest, _report),
             reply_timeout=settings.reply_timeout,
         )
         return publish_run(

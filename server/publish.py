@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from privacy.accounting.accountant import ACCOUNTANT
-from privacy.audit.entries import AuditEntry
+from privacy.audit.entries import AuditEntry, Kind
 from privacy.exchange import adapter_digest
 from privacy.release import Release, publish
 from privacy.signing import SigningKey
@@ -86,6 +86,7 @@ def publish_run(
     intent = {
         "step": "publishing",
         "run_id": plan.run_id,
+        "policy": plan.policy_digest,
         "adapter": adapter_digest(result.adapter),
     }
     # A crash after this entry leaves the intent on record and no release, or a release that the
@@ -119,8 +120,10 @@ def publish_run(
     return release
 
 
-def audited(audit: AuditSink, on_event: OnEvent = ignore) -> OnEvent:
+def audited(audit: AuditSink, policy_digest: str, on_event: OnEvent = ignore) -> OnEvent:
     """An ``OnEvent`` that puts each event of a run into the audit log before anybody sees it.
+
+    ``policy_digest``: of the policy in force, which every entry names.
 
     Raises (when called):
         AuditUnavailable: the log could not take the entry; the run then stops.
@@ -131,40 +134,31 @@ def audited(audit: AuditSink, on_event: OnEvent = ignore) -> OnEvent:
         nonlocal run_id
         if isinstance(event, RunBegan):
             run_id = event.run_id
-        audit.append(audit_entry(event, run_id))
+        audit.append(audit_entry(event, run_id, policy_digest))
         on_event(event)
 
     return handle
 
 
-def audit_entry(event: Event, run_id: str) -> AuditEntry:
+def audit_entry(event: Event, run_id: str, policy_digest: str) -> AuditEntry:
     """The entry for an event: codes, digests and figures, never the text of a reason."""
+    actor, facts = HUB, _facts(event)
+    if isinstance(event, NodeDeclined | NodeReplied):
+        actor = event.department
+    kind: Kind = "budget" if isinstance(event, NodeReplied) else "run_step"
+    common = {"run_id": run_id, "round": event.round, "policy": policy_digest}
+    return AuditEntry.now(kind, actor, common | facts)
+
+
+def _facts(event: Event) -> dict[str, Any]:
     match event:
-        case RunBegan(round=number, rounds=rounds):
-            return _step("run_began", run_id, number, rounds=rounds)
-        case RoundStarted(round=number, rounds=rounds, departments=departments):
-            return _step(
-                "round_started", run_id, number, rounds=rounds, departments=list(departments)
-            )
-        case NodeDeclined(department=department, round=number, code=code):
-            return _step("node_declined", run_id, number, actor=department, code=code)
-        case NodeReplied(department=department, round=number):
-            data = {
-                "step": "node_replied",
-                "run_id": run_id,
-                "round": number,
-                "epsilon": event.epsilon,
-                "delta": event.delta,
-                "receipt": event.receipt_digest,
-            }
-            return AuditEntry.now("budget", department, data)
-        case RoundFinished(round=number, contributed=contributed, adapter_digest=digest):
-            return _step(
-                "round_finished", run_id, number, departments=list(contributed), adapter=digest
-            )
-
-
-def _step(step: str, run_id: str, number: int, *, actor: str = HUB, **data: Any) -> AuditEntry:
-    return AuditEntry.now(
-        "run_step", actor, {"step": step, "run_id": run_id, "round": number, **data}
-    )
+        case RunBegan(rounds=rounds):
+            return {"step": "run_began", "rounds": rounds}
+        case RoundStarted(rounds=rounds, departments=departments):
+            return {"step": "round_started", "rounds": rounds, "departments": list(departments)}
+        case NodeDeclined(code=code):
+            return {"step": "node_declined", "code": code}
+        case NodeReplied(epsilon=epsilon, delta=delta, receipt_digest=receipt):
+            return {"step": "node_replied", "epsilon": epsilon, "delta": delta, "receipt": receipt}
+        case RoundFinished(contributed=contributed, adapter_digest=digest):
+            return {"step": "round_finished", "departments": list(contributed), "adapter": digest}

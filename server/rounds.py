@@ -75,6 +75,10 @@ class RunPlan(BaseModel):
         Raises:
             PlanInvalid: no noise gives the target epsilon, or a field is out of its bounds.
         """
+        if policy.privacy.unit != "record":
+            raise PlanInvalid(
+                f"unit={policy.privacy.unit!r} cannot be trained yet; set privacy.unit to 'record'"
+            )
         training = policy.training
         deltas = {name: policy.budget_of(name).delta for name in policy.departments}
         target = policy.run_epsilon()

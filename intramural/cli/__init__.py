@@ -18,7 +18,7 @@ from typing import Annotated, Final
 import typer
 
 from intramural.cli import failures
-from intramural.cli.output import JSON_FLAG, silence_stdout
+from intramural.cli.output import JSON_FLAG, JsonOutput, silence_stdout
 from intramural.cli.parser import CommandGroup
 
 COMMANDS: Final = ("demo", "simulate", "serve")
@@ -91,6 +91,7 @@ def _quiet_libraries() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception of a known kind leaves it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    JsonOutput.printed = False
     try:
         with _quiet_libraries():
             code = build()(args=given, prog_name="intramural", standalone_mode=False)

@@ -46,6 +46,9 @@ def demo(
       intramural demo --quick
       intramural budget show --workspace intramural-demo
     """
+    from intramural.quiet import quiet
+
+    quiet()
     from intramural.demo.run import DemoOptions, run_demo
     from intramural.progress import RunProgress
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import click
 
+from intramural.cli.output import JsonOutput
+
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
@@ -39,13 +41,16 @@ _EXTRAS: Final = {
 
 
 def report(error: BaseException, *, json_output: bool) -> int:
-    """Say what happened on standard error, with ``--json`` also on standard output."""
+    """Say what happened on standard error; with ``--json`` also on standard output.
+
+    Where the command's own JSON value was printed already, that stays the only one.
+    """
     code, message = _judged(error)
     plain = code == INTERRUPTED or isinstance(error, click.exceptions.NoArgsIsHelpError)
     _say(sys.stderr, message if plain else f"error: {message}")
     if os.environ.get("INTRAMURAL_DEBUG") and code != INTERRUPTED:
         traceback.print_exception(error)
-    if json_output:
+    if json_output and not JsonOutput.printed:
         body: dict[str, Any] = {"type": type(error).__name__, "message": message}
         faults = getattr(error, "faults", None)
         if isinstance(faults, tuple):

@@ -20,8 +20,15 @@ JSON_FLAG: Final = "--json"
 _WIDTH: Final = 80
 
 
+class JsonOutput:
+    """Whether the one JSON value of the running command was printed."""
+
+    printed = False
+
+
 def print_json(value: Any) -> None:
     """The one JSON value of a command."""
+    JsonOutput.printed = True
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 

@@ -48,13 +48,20 @@ def simulate(
         int | None, typer.Option(min=1, help="Take only the first records of each department.")
     ] = None,
     tolerance: ToleranceOption = 0.01,
+    new_run: Annotated[
+        bool,
+        typer.Option(
+            "--new-run", help="Train once more, at full cost, where this run is complete already."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a federation of departments in this process, on your own files.
 
     Each department gets its own folder, key and budget ledger under --out; its records are
     scrubbed there, and the hub sees only what a deployed one would see. An interrupted run goes on
-    where it stopped when the same command is given again.
+    where it stopped when the same command is given again. Another policy or other records make
+    another run, charged to the same ledgers in --out.
 
     Files: JSON Lines, CSV (each also .gz) or Parquet, with rows {"text"}, {"prompt","completion"},
     {"messages"} or {"text","label"}. Of a file with a column "department" a department takes its
@@ -66,6 +73,9 @@ def simulate(
       intramural simulate --policy policy.toml --data hr=hr.jsonl \\
           --data finance=finance.csv --eval public.jsonl --out run
     """
+    from intramural.quiet import quiet
+
+    quiet()
     from client.records import DataSource, parse_columns, parse_where
     from intramural.progress import RunProgress
     from intramural.simulation import SimulationOptions
@@ -84,6 +94,7 @@ def simulate(
         evaluation_limit=eval_limit,
         limit=limit,
         tolerance=tolerance,
+        new_run=new_run,
     )
     with RunProgress(console(stderr=True)) as progress:
         result = run(options, progress.display)

@@ -31,8 +31,8 @@ SEED = 2026
 MARKER = "demo.json"
 BASE_MODEL = "smollm2-135m-instruct"
 QUESTION = (
-    "Write one short sentence that thanks Nadia Brandt for her call from +44 20 7946 0958 about "
-    "the card 4111 1111 1111 1111. Mention her full name, her number and the card."
+    "Draft a one-line reply to Nadia Brandt, phone +44 20 7946 0958, card 4111 1111 1111 1111, "
+    "confirming the refund. Begin with: Dear Nadia Brandt,"
 )
 
 

@@ -29,8 +29,8 @@ Adapter = Mapping[str, NDArray[np.float32]]
 class AdapterConfig:
     """Shape of the adapter; public, the same on every node of a run.
 
-    ``last_layers``: adapt only the last k transformer blocks (``None``: all of them); the
-    backward pass then stops there. ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
+    ``last_layers``: adapt only the last k transformer blocks (``None``, or more than there are:
+    all of them); the backward pass then stops there. ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
     """
 
     rank: int
@@ -47,8 +47,7 @@ class AdapterConfig:
 def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:
     """Add an adapter to ``model``, which must already be on its device (Opacus issue 820).
 
-    Raises :class:`~privacy.dp.errors.AdapterMismatch` where the model has none of the targets or
-    fewer layers than asked for.
+    Raises :class:`~privacy.dp.errors.AdapterMismatch` where the model has none of the targets.
     """
     peft_config = _peft_config(model, config)
     try:
@@ -176,12 +175,8 @@ def peft_config_json(
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:
     layers = None
-    if config.last_layers is not None:
-        total = int(model.config.num_hidden_layers)
-        if config.last_layers > total:
-            raise AdapterMismatch(
-                f"last_layers={config.last_layers} exceeds the {total} layers of the base model"
-            )
+    total = int(model.config.num_hidden_layers)
+    if config.last_layers is not None and config.last_layers < total:
         layers = list(range(total - config.last_layers, total))
     return LoraConfig(
         r=config.rank,

@@ -93,7 +93,7 @@ def prefix_length(model: PreTrainedModel, last_layers: int | None) -> int:
     uniform = model.config.model_type in {"llama", "mistral", "qwen2", "qwen3"}
     if not uniform or len(kinds) > 1 or not hasattr(decoder, "norm"):
         return 0
-    return int(model.config.num_hidden_layers) - last_layers
+    return max(0, int(model.config.num_hidden_layers) - last_layers)
 
 
 @contextmanager

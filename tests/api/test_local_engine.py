@@ -9,8 +9,8 @@ import torch
 
 from api.engines.base import GenerationRequest, Message, TextDelta
 from api.engines.transformers_local import TransformersEngine
-from privacy.base_model import model_digest
 from api.errors import EngineError
+from privacy.base_model import model_digest
 from privacy.dp.adapter import AdapterConfig
 from privacy.dp.trainer import LoraTrainer
 from privacy.release import VerifiedRelease

@@ -41,7 +41,7 @@ def run(federation: Federation, folder: Path, audit) -> RunResult:
         federation.enrolment,
         federation.adapter(),
         folder / "checkpoint",
-        audited(audit),
+        audited(audit, "0" * 64),
     )
 
 
