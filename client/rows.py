@@ -81,7 +81,7 @@ class Record:
     def as_completion(self) -> Record:
         """What a language model learns from: the same record, a label put in instruction form.
 
-        A label row becomes the prompt "Text: …\\nLabel:" with the completion " label". A chat
+        A label row becomes the prompt "Text: …\\nLabel:" with the completion " label\\n". A chat
         keeps its messages, of which the last one is the completion. This is the one place that
         says so: training, scoring and serving agree by asking here.
         """
@@ -112,8 +112,11 @@ def label_prompt(text: str) -> str:
 
 
 def label_completion(label: str) -> str:
-    """The completion that answers `label_prompt`; the space belongs to the first token."""
-    return f" {label}"
+    """The completion that answers `label_prompt`: a line of its own, ended by a newline.
+
+    The space belongs to the label's first token. Whoever generates stops at the newline.
+    """
+    return f" {label}\n"
 
 
 class _Faulty(Exception):

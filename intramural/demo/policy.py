@@ -57,14 +57,14 @@ class Scale:
     local_steps: int
     sampling_rate: float
     clipping_norm: float = 0.5
-    learning_rate: float = 0.2
+    learning_rate: float = 0.1
     rank: int = 4
     alpha: int = 8
     last_layers: int = 4
 
 
 FULL = Scale(records=400, held_out=72, rounds=4, local_steps=6, sampling_rate=0.25)
-QUICK = Scale(records=200, held_out=72, rounds=3, local_steps=4, sampling_rate=0.25)
+QUICK = Scale(records=200, held_out=72, rounds=3, local_steps=3, sampling_rate=0.25)
 
 
 def policy_text(scale: Scale, rounds: int | None = None) -> str:

@@ -5,13 +5,14 @@ release, and the service that redacts. Everything is real but the people.
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 from api.engines.base import Engine, Finished, GenerationRequest, GenerationResult, TextDelta
 from api.server import BackgroundServer
@@ -30,10 +31,13 @@ from privacy.signing import VerifyKey
 SEED = 2026
 MARKER = "demo.json"
 BASE_MODEL = "smollm2-135m-instruct"
-QUESTION = (
-    "Draft a one-line reply to Nadia Brandt, phone +44 20 7946 0958, card 4111 1111 1111 1111, "
-    "confirming the refund. Begin with: Dear Nadia Brandt,"
+CALLER = "Nadia Brandt, phone +44 20 7946 0958, card 4111 1111 1111 1111."
+CONVERSATION: tuple[ChatCompletionMessageParam, ...] = (
+    {"role": "user", "content": f"Repeat: {CALLER}"},
+    {"role": "assistant", "content": CALLER},
+    {"role": "user", "content": f"Repeat: {CALLER}"},
 )
+"""A task that a model of 135 million parameters can do, so that there is something to restore."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def run_demo(options: DemoOptions, display: Display) -> DemoResult:
 
 
 def ask(workspace: Workspace, model: Path, release_id: str) -> Redaction:
-    """Send :data:`QUESTION` through a service on a free loopback port with a key of its own."""
+    """Send :data:`CONVERSATION` through a service on a free loopback port with a key of its own."""
     seen = _Recording()
     with open_service(workspace, model=model, release=release_id, wrap_engine=seen.over) as service:
         key, _ = service.keys.create("demonstration", "app")
@@ -142,11 +146,16 @@ def ask(workspace: Workspace, model: Path, release_id: str) -> Redaction:
         ):
             answer = client.chat.completions.create(
                 model=release_id,
-                messages=[{"role": "user", "content": QUESTION}],
+                messages=CONVERSATION,
                 max_tokens=60,
                 temperature=0,
+                stop="\n",
             )
-    return Redaction(QUESTION, seen.last, answer.choices[0].message.content or "")
+    return Redaction(_transcript(CONVERSATION), seen.last, answer.choices[0].message.content or "")
+
+
+def _transcript(messages: Iterable[Any]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 class _Recording:
@@ -162,7 +171,7 @@ class _Recording:
 
     def _note(self, request: GenerationRequest) -> None:
         with self._lock:
-            self.last = "\n".join(m.content for m in request.messages) or request.prompt or ""
+            self.last = _transcript(asdict(message) for message in request.messages)
 
 
 class _Watched:

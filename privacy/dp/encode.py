@@ -35,7 +35,11 @@ class Example:
 def encode_completion(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, max_tokens: int
 ) -> Example:
-    """Prompt, completion and an end-of-text token; a long prompt loses its beginning.
+    """Prompt and completion with its end; a long prompt loses its beginning.
+
+    A completion that ends with a newline is ended by it; to any other the end-of-text token is
+    added. (A label in running text ends naturally with its line; teaching end-of-text there would
+    spend most of the budget on it, and teach the model to fall silent elsewhere.)
 
     An empty prompt becomes the tokenizer's beginning-of-text token, so that plain text is learned
     from its first token on. Raises :class:`~privacy.dp.errors.InvalidExample` for an empty
@@ -44,7 +48,7 @@ def encode_completion(
     target = _ids(tokenizer, completion)
     if not target:
         raise InvalidExample("the completion is empty; give at least one character of it")
-    if tokenizer.eos_token_id is not None:
+    if tokenizer.eos_token_id is not None and not completion.endswith("\n"):
         target = [*target, int(tokenizer.eos_token_id)]
     return _join(_ids(tokenizer, prompt) or _beginning(tokenizer), target, max_tokens)
 

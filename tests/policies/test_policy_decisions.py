@@ -85,7 +85,7 @@ def test_a_request_may_ask_for_less() -> None:
         ({"department": "legal"}, "unknown_department", "'legal'; the policy names hr, finance"),
         ({"policy_digest": "0" * 64}, "policy_mismatch", "policy '000000000000'"),
         ({"unit": "subject"}, "unit_not_allowed", "unit='subject'"),
-        ({"sampling_rate": 0.26}, "mechanism_not_allowed", "training.sampling_rate=0.25"),
+        ({"sampling_rate": 0.26}, "mechanism_not_allowed", "training.sampling_rate=0.1"),
         (
             {"steps": 7},
             "mechanism_not_allowed",
