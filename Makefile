@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
+# CUDA=1 also installs the CUDA libraries that the chosen build of torch asks for.
+CUDA ?=
 
 .PHONY: help demo test lint types layers check assets install clean
 
@@ -19,6 +21,8 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0)
+	@$(BIN)/python -c "import torch" || { echo "error: this build of torch does not load here. For CPUs set PIP_EXTRA_INDEX_URL to PyTorch's CPU index, for CUDA run: make install CUDA=1 (README: CPU or CUDA)" >&2; exit 1; }
 	$(BIN)/python -m pip check
 	@touch $@
 

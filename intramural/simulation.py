@@ -24,9 +24,8 @@ from intramural.node import (
     read_public,
     scrub_department,
 )
-from intramural.parts import detector_for, open_audit
+from intramural.parts import detector_for, open_audit, read_policy
 from intramural.workspace import Workspace
-from policies.load import load_policy
 from policies.model import Policy
 from privacy.accounting.ledger import Ledger
 from privacy.canonical import digest
@@ -122,13 +121,14 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
     Nothing half-written is left: what is durable is a checkpoint, a ledger entry or a release.
     """
     display = display or Display()
-    policy = load_policy(options.policy)
+    policy = read_policy(options.policy)
     _check_departments(policy, options)
     workspace = Workspace(options.out)
     _lay_out(workspace)
     scrubbed = _scrub(options, policy, workspace, display)
     display.stage("loading the base model")
     trainer = LoraTrainer(options.model, name=options.model_name)
+    plan = RunPlan.from_policy(policy, trainer.base_digest)
     public = _public_set(options, policy, trainer)
     code = code_digest()
     with ExitStack() as stack:
@@ -155,7 +155,6 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             agents[node_id] = agent
             ledgers[name] = stack.enter_context(ledger)
             nodes.append(EnrolledNode(name, node_id, key.verify_key))
-        plan = RunPlan.from_policy(policy, trainer.base_digest)
         folder = _run_folder(workspace, plan, scrubbed, new_run=options.new_run)
         display.planned(plan)
         config = plan.adapter_config()

@@ -40,9 +40,9 @@ SLOT_ENTITIES: Final[Mapping[str, str]] = {
     "phone": "PHONE_NUMBER",
     "iban": "IBAN_CODE",
     "card": "CREDIT_CARD",
-    "address": "LOCATION",
-    "resident_id": "CN_RESIDENT_ID",
-    "employee_id": "EMPLOYEE_ID",
+    "address": "ADDRESS",
+    "resident_id": "NATIONAL_ID",
+    "employee_id": "ID_NUMBER",
     "date": "DATE_TIME",
 }
 """Slot of a training template to the type of the personal data that fills it."""

@@ -244,7 +244,7 @@ class TestDepartmentRecords:
 
     def test_resident_ids_pass_their_checksum(self, everything: list[DemoRecord]) -> None:
         """Chinese resident IDs pass ISO 7064 MOD 11-2 and hold a birthday."""
-        numbers = values_of(everything, "CN_RESIDENT_ID")
+        numbers = values_of(everything, "NATIONAL_ID")
         assert numbers
         for number in numbers:
             assert resident_id_holds(number)
