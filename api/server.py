@@ -38,7 +38,8 @@ class BackgroundServer:
 
     def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = _listen(host, port)
-        self.base_url = f"http://{host}:{self._listener.getsockname()[1]}"
+        shown = f"[{host}]" if ":" in host else host
+        self.base_url = f"http://{shown}:{self._listener.getsockname()[1]}"
         self._server = _Announcing(_config(app))
         self._thread = threading.Thread(
             target=self._server.run, args=([self._listener],), name="intramural-api", daemon=True

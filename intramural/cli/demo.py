@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from intramural.cli.options import DEFAULT_WORKSPACE, JsonOption
-from intramural.cli.output import console, print_json, print_table, say, table, upper
+from intramural.cli.output import console, note, print_json, print_table, say, table, upper
 from intramural.cli.simulate import show_evaluation
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def demo(
     """
     from intramural.quiet import quiet
 
+    note("· loading the libraries")
     quiet()
     from intramural.demo.run import DemoOptions, run_demo
     from intramural.progress import RunProgress

@@ -8,7 +8,7 @@ import click
 import typer
 
 from intramural.cli.options import ColumnOption, JsonOption, ToleranceOption, WhereOption
-from intramural.cli.output import console, print_json, print_table, say, table, upper
+from intramural.cli.output import console, note, print_json, print_table, say, table, upper
 
 if TYPE_CHECKING:
     from intramural.simulation import SimulationResult
@@ -75,6 +75,7 @@ def simulate(
     """
     from intramural.quiet import quiet
 
+    note("· loading the libraries")
     quiet()
     from client.records import DataSource, parse_columns, parse_where
     from intramural.progress import RunProgress
