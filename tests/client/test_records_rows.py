@@ -49,10 +49,10 @@ def test_subject_id(given_id: object, kept: str | None) -> None:
 
 
 def test_label_rows_in_instruction_form() -> None:
-    """A label row is learned as an instruction, with the space on the label's side."""
+    """A label row is learned as an instruction, with the space and the end of its line on the label's side."""
     record = Record("label", "Where is my card?", "card_arrival", subject_id="s", line=9)
     assert record.as_completion() == Record(
-        "completion", "Text: Where is my card?\nLabel:", " card_arrival", subject_id="s", line=9
+        "completion", "Text: Where is my card?\nLabel:", " card_arrival\n", subject_id="s", line=9
     )
 
 
