@@ -254,6 +254,13 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         0.95,
     ),
     # What is left: long numbers are accounts, orders, tickets of somebody.
+    rule("ID_NUMBER", r"(?i:EMP|EID)[-_ ]?\d{4,10}", 0.8),
+    rule(
+        "ID_NUMBER",
+        r"[A-Z]{0,4}[-_]?\d{4,10}",
+        cue=r"(?:employee|staff|personnel)(?: number| no\.?| id)|工号|员工编号",
+        cued=0.8,
+    ),
     rule("ID_NUMBER", r"\d{9,30}", 0.5),
     rule("ID_NUMBER", r"(?=[A-Z0-9]{0,33}[A-Z])(?=[A-Z0-9]{0,26}\d{8})[A-Z0-9]{9,34}", 0.5),
 )
