@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from api.errors import InvalidKey, KeyRequestInvalid
 from api.keys_table import EMPTY, Event, append, events, schema
 from privacy.canonical import canonical_json
-from privacy.files import create_exclusive
+from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
 from privacy.store.database import Database
 
@@ -75,7 +75,13 @@ class KeyStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._clock = clock
-        self._secret = _load_or_create(secret)
+        self._secret = load_or_create_secret(
+            secret,
+            _SECRET_BYTES,
+            what="key secret",
+            remedy="replace it and all keys",
+            error=KeyRequestInvalid,
+        )
         self._database = Database(path, signing_key, schema(), empty=EMPTY, exclusive=False)
 
     def close(self) -> None:
@@ -199,20 +205,3 @@ def _text(moment: datetime | None) -> str:
 
 def _time(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-
-
-def _load_or_create(path: Path) -> bytes:
-    """The server secret: 32 bytes, in a file that only its owner can read."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        create_exclusive(path, secrets.token_bytes(_SECRET_BYTES), mode=0o600)
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise KeyRequestInvalid(
-            f"key secret {path} has mode {mode:04o}; others may have read it. "
-            f"Run `chmod 600 {path}` if you know that nobody did, else replace it and all keys"
-        )
-    secret = path.read_bytes()
-    if len(secret) != _SECRET_BYTES:
-        raise KeyRequestInvalid(f"key secret {path} has {len(secret)} bytes, not {_SECRET_BYTES}")
-    return secret

@@ -21,6 +21,7 @@ from intramural.workspace import NodePaths
 from policies.decisions import action_for
 from policies.model import Policy
 from privacy.accounting.ledger import Ledger
+from privacy.code_digest import code_digest
 from privacy.dp.encode import Example
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
@@ -73,7 +74,9 @@ def scrub_department(
         left_out["limit"] = len(read.records) - len(records)
     state = _fingerprint(source, policy, limit)
     note = paths.scrubbed.with_suffix(".json")
-    known = _known_findings(note, state)
+    # The rules that scrub are code: after an update, records are scrubbed with the new ones.
+    made_by = f"{state} {code_digest()}"
+    known = _known_findings(note, made_by)
     if known is not None and paths.scrubbed.is_file():
         kept = read_records(DataSource(paths.scrubbed), tolerance=0.0)
         if len(kept) == len(records):
@@ -94,7 +97,7 @@ def scrub_department(
     # A crash after the first write leaves scrubbed records without a note: scrubbed again.
     note.unlink(missing_ok=True)
     write_records(paths.scrubbed, done, overwrite=True)
-    write_atomic(note, json.dumps({"state": state, "findings": findings}).encode())
+    write_atomic(note, json.dumps({"state": made_by, "findings": findings}).encode())
     return Scrubbed(tuple(done), read.faults, left_out, dict(sorted(findings.items())), state)
 
 

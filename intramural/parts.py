@@ -4,14 +4,13 @@ Importing this module loads no model library; opening a detector does.
 """
 
 import hashlib
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from intramural.errors import WorkspaceError
 from intramural.workspace import Workspace
-from privacy.files import create_exclusive
+from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
 
 if TYPE_CHECKING:
@@ -170,20 +169,13 @@ def pseudonym_key(path: Path) -> bytes:
     Raises:
         WorkspaceError: the file is no such key, or others can read it.
     """
-    path = Path(path)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        create_exclusive(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise WorkspaceError(
-            f"pseudonym key {path} has mode {mode:04o}; others may have read it. "
-            f"Run `chmod 600 {path}` if you know that nobody did, else choose another file"
-        )
-    key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise WorkspaceError(f"{path} has {len(key)} bytes; a pseudonym key has {_KEY_BYTES}")
-    return key
+    return load_or_create_secret(
+        path,
+        _KEY_BYTES,
+        what="pseudonym key",
+        remedy="choose another file",
+        error=WorkspaceError,
+    )
 
 
 def subject_pseudonym(key: bytes) -> Callable[[str], str]:

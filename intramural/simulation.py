@@ -7,14 +7,14 @@ that one machine holds everybody's records.
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 from client.app import make_client_app
 from client.encoding import encode_records
-from client.errors import RowFault
+from client.errors import RowFault, list_faults
 from client.records import DataSource
 from client.rows import label_completion, label_prompt
 from intramural.node import (
@@ -111,7 +111,7 @@ class SimulationResult:
     departments: tuple[DepartmentSpend, ...]
     data: tuple[DepartmentData, ...]
     declines: tuple[NodeDeclined, ...]
-    evaluation: EvaluationResult | None = field(default=None)
+    evaluation: EvaluationResult | None = None
 
 
 def simulate(options: SimulationOptions, display: Display | None = None) -> SimulationResult:
@@ -129,7 +129,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
     display.stage("loading the base model")
     trainer = LoraTrainer(options.model, name=options.model_name)
     plan = RunPlan.from_policy(policy, trainer.base_digest)
-    public = _public_set(options, policy, trainer)
+    public = _public_set(options, policy, trainer, display)
     code = code_digest()
     with ExitStack() as stack:
         agents, ledgers, nodes, told = {}, {}, [], []
@@ -275,15 +275,21 @@ def _scrub(
 
 
 def _public_set(
-    options: SimulationOptions, policy: Policy, trainer: LoraTrainer
+    options: SimulationOptions, policy: Policy, trainer: LoraTrainer, display: Display
 ) -> PublicSet | None:
     if options.evaluation is None:
         return None
-    records = read_public(options.evaluation, options.evaluation_limit).records
-    examples, _ = encode_records(
-        records, trainer.tokenizer, policy.training.max_tokens, file=str(options.evaluation.path)
+    public = read_public(options.evaluation, options.evaluation_limit)
+    examples, unfit = encode_records(
+        public.records,
+        trainer.tokenizer,
+        policy.training.max_tokens,
+        file=str(options.evaluation.path),
     )
-    labelled = [r for r in records if r.kind == "label"]
+    for line in list_faults((*public.faults, *unfit)):
+        display.stage(f"public record skipped: {line}")
+    skipped = {fault.line for fault in unfit}
+    labelled = [r for r in public.records if r.kind == "label" and r.line not in skipped]
     labels = sorted({r.completion for r in labelled})
     if len(labels) < 2:
         return PublicSet(examples=examples)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -79,3 +80,29 @@ def _fsync(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def load_or_create_secret(
+    path: Path, size: int, *, what: str, remedy: str, error: type[Exception]
+) -> bytes:
+    """``size`` random bytes that only their owner can read; drawn where there is no file.
+
+    ``what`` names the secret in the message of ``error``, ``remedy`` says what else can be done.
+
+    Raises:
+        error: others can read the file, or it has another size.
+    """
+    path = Path(path)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_exclusive(path, secrets.token_bytes(size), mode=0o600)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise error(
+            f"{what} {path} has mode {mode:04o}; others may have read it. "
+            f"Run `chmod 600 {path}` if you know that nobody did, else {remedy}"
+        )
+    secret = path.read_bytes()
+    if len(secret) != size:
+        raise error(f"{what} {path} has {len(secret)} bytes, not {size}")
+    return secret

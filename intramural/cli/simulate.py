@@ -83,13 +83,15 @@ def simulate(
     from intramural.simulation import simulate as run
 
     columns, filters = parse_columns(column or ()), parse_where(where or ())
+    base, name = _model(model)
     options = SimulationOptions(
         policy=policy,
         data={
-            name: DataSource(path, name, columns, filters) for name, path in _files(data).items()
+            department: DataSource(path, department, columns, filters)
+            for department, path in _files(data).items()
         },
-        model=_model(model),
-        model_name=None if model else _demo_model(),
+        model=base,
+        model_name=name,
         out=out,
         evaluation=_evaluation(evaluation, columns),
         evaluation_limit=eval_limit,
@@ -185,16 +187,12 @@ def _evaluation(path: Path | None, columns: dict[str, str]) -> Any:
     return DataSource(path, columns=columns, where=held_out_split(path))
 
 
-def _model(given: str | None) -> Path | str:
+def _model(given: str | None) -> tuple[Path | str, str | None]:
+    """Where the base model lies, and its public name where the folder does not say it."""
     if given is None:
         from intramural.assets import asset_path
+        from intramural.parts import DEMO_MODEL
 
-        return asset_path(_demo_model())
+        return asset_path(DEMO_MODEL), DEMO_MODEL
     path = Path(given)
-    return path if path.exists() else given
-
-
-def _demo_model() -> str:
-    from intramural.parts import DEMO_MODEL
-
-    return DEMO_MODEL
+    return (path if path.exists() else given), None

@@ -21,6 +21,7 @@ from intramural.assets import asset_path
 from intramural.demo.policy import FULL, QUICK, policy_text
 from intramural.demo.records import write_demo_data
 from intramural.errors import WorkspaceInUse
+from intramural.parts import DEMO_MODEL
 from intramural.service import open_service
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
 from intramural.workspace import Workspace
@@ -30,7 +31,6 @@ from privacy.signing import VerifyKey
 
 SEED = 2026
 MARKER = "demo.json"
-BASE_MODEL = "smollm2-135m-instruct"
 CALLER = "Nadia Brandt, phone +44 20 7946 0958, card 4111 1111 1111 1111."
 CONVERSATION: tuple[ChatCompletionMessageParam, ...] = (
     {"role": "user", "content": f"Repeat: {CALLER}"},
@@ -107,8 +107,8 @@ def run_demo(options: DemoOptions, display: Display) -> DemoResult:
     :class:`~intramural.assets.AssetMissing`, and the errors of the rooms.
     """
     scale = QUICK if options.quick else FULL
-    model = options.model or asset_path(BASE_MODEL)
-    name = options.model.name if options.model else BASE_MODEL
+    model = options.model or asset_path(DEMO_MODEL)
+    name = options.model.name if options.model else DEMO_MODEL
     workspace = Workspace(options.workdir)
     policy = policy_text(scale, options.rounds)
     with _claimed(workspace, {"policy": policy, "model": str(model)}, display.stage) as finish:

@@ -9,7 +9,7 @@ import pytest
 
 from client.errors import RecordError
 from client.records import DataSource
-from intramural import simulation
+from intramural import node, simulation
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
 from intramural.workspace import Workspace
 from privacy.accounting.ledger import read_ledger
@@ -102,6 +102,36 @@ def test_records_are_scrubbed_before_anything_learns_from_them(options: Simulati
         "finance": 12,
         "hr": 12,
     }
+
+
+def test_records_are_scrubbed_again_by_new_rules(
+    options: SimulationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scrubbing is reused while nothing changed, and done anew once the code has changed."""
+    opened: list[PatternDetector] = []
+
+    def detector(_: object) -> PatternDetector:
+        opened.append(PatternDetector())
+        return opened[-1]
+
+    monkeypatch.setattr(simulation, "detector_for", detector)
+    run(options)
+    run(options)
+    assert len(opened) == 1
+    monkeypatch.setattr(node, "code_digest", lambda: "another")
+    run(options)
+    assert len(opened) == 2
+
+
+def test_a_public_record_that_cannot_be_used_is_told(options: SimulationOptions) -> None:
+    """A held-out record too long for the run is skipped by file and line, never silently."""
+    assert options.evaluation is not None
+    source = options.evaluation.path
+    too_long = json.dumps({"text": "short", "label": "x" * 400}) + "\n"
+    source.write_text(source.read_text() + too_long)
+    said: list[str] = []
+    simulate(options, Display(stage=said.append))
+    assert any("public.jsonl:7" in line and "max_tokens=128" in line for line in said)
 
 
 def test_the_same_again_is_the_same_release_at_no_cost(options: SimulationOptions) -> None:
