@@ -87,6 +87,8 @@ class VerifyKey:
             return cls.parse(Path(path).read_text(encoding="ascii"))
         except FileNotFoundError:
             raise KeyUnusable(f"no public key at {path}") from None
+        except KeyUnusable as error:
+            raise KeyUnusable(f"public key file {path}: {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise KeyUnusable(f"public key {path} cannot be read: {error}") from None
 
