@@ -1,4 +1,4 @@
-"""The node agent: it owns a department's examples, policy, ledger and key, and answers rounds.
+"""The node agent: it owns a department's units, policy, ledger and key, and answers rounds.
 
 It knows neither Flower nor sockets. Everything that the hub may learn is in the returned
 :class:`~privacy.exchange.RoundReply` or :class:`~privacy.exchange.Decline`; nothing else leaves.
@@ -18,11 +18,10 @@ from client.errors import AgentMisconfigured
 from client.state import Question, ReplyStore
 from policies.decisions import RoundFacts, decide_round
 from policies.model import Budget, Policy
-from privacy.accounting.accountant import epsilon as composed_epsilon
-from privacy.accounting.ledger import Ledger, Reservation
 from privacy.crashpoints import reached
+from privacy.dp.accounting import epsilon as composed_epsilon
 from privacy.dp.adapter import Adapter, AdapterConfig
-from privacy.dp.encode import Example
+from privacy.dp.encode import Unit
 from privacy.dp.errors import DpError, TrainingFailed
 from privacy.dp.plan import DpPlan
 from privacy.errors import BudgetExceeded, ExchangeInvalid
@@ -34,6 +33,7 @@ from privacy.exchange import (
     adapter_digest,
     check_tensors,
 )
+from privacy.ledger.ledger import Ledger, Reservation
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey
 
@@ -56,7 +56,7 @@ class Trainer(Protocol):
     def train(
         self,
         adapter: Adapter,
-        examples: Sequence[Example],
+        units: Sequence[Unit],
         plan: DpPlan,
         learning_rate: float,
         config: AdapterConfig,
@@ -69,7 +69,8 @@ class Trainer(Protocol):
 class NodeAgent:
     """Answers rounds for one department; see :class:`client.port.Agent` for what it promises.
 
-    ``policy`` is the department's own copy. ``examples`` are scrubbed and encoded, one unit each.
+    ``policy`` is the department's own copy. ``units`` are scrubbed and encoded, the
+    examples of one unit of privacy together.
     ``state_dir`` keeps given replies. ``progress`` sees (step, steps) locally. Rounds take turns:
     the ledger, the model and the reply store are used by one round at a time.
 
@@ -81,7 +82,7 @@ class NodeAgent:
         *,
         department: str,
         policy: Policy,
-        examples: Sequence[Example],
+        units: Sequence[Unit],
         trainer: Trainer,
         ledger: Ledger,
         key: SigningKey,
@@ -100,7 +101,7 @@ class NodeAgent:
         self.department = department
         self._policy = policy
         self._budget: Budget = policy.budget_of(department)
-        self._examples = examples
+        self._units = units
         self._trainer = trainer
         self._ledger = ledger
         self._key = key
@@ -109,7 +110,7 @@ class NodeAgent:
         self._progress = progress
         self._lock = threading.Lock()
         self._shapes = lru_cache(maxsize=8)(self._tensor_shapes)
-        self._check_examples()
+        self._check_units()
 
     def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
         """Answer one round; see :meth:`client.port.Agent.handle`. Never raises an ``Exception``."""
@@ -197,19 +198,10 @@ class NodeAgent:
         return reply
 
     def _train(self, request: RoundRequest, adapter: Mapping[str, Array]) -> dict[str, Array]:
-        declared = self._policy.departments[self.department].declared_units
-        plan = DpPlan(
-            sampling_rate=request.sampling_rate,
-            steps=request.steps,
-            noise_multiplier=request.noise_multiplier,
-            clipping_norm=request.clipping_norm,
-            # Both factors are public: the true number of records never enters.
-            expected_batch_size=request.sampling_rate * declared,
-        )
         config = _config(request)
         update = dict(
             self._trainer.train(
-                adapter, self._examples, plan, request.learning_rate, config, self._progress
+                adapter, self._units, request.plan(), request.learning_rate, config, self._progress
             )
         )
         _check_update(adapter, update, config)
@@ -231,6 +223,12 @@ class NodeAgent:
             return (
                 f"max_tokens={request.max_tokens} is not the policy's training.max_tokens="
                 f"{self._policy.training.max_tokens}, under which the records were encoded"
+            )
+        declared = self._policy.departments[self.department].declared_units
+        if request.declared_units != declared:
+            return (
+                f"declared_units={request.declared_units} is not the policy's {declared} for "
+                f"department {self.department!r}"
             )
         if request.alpha != int(request.alpha):
             return f"alpha={request.alpha!r} must be a whole number"
@@ -271,8 +269,8 @@ class NodeAgent:
                 self._ledger.commit(reservation, reply.receipt.digest)
                 return
 
-    def _check_examples(self) -> None:
-        count = len(self._examples)
+    def _check_units(self) -> None:
+        count = len(self._units)
         if not count:
             raise AgentMisconfigured(f"department {self.department!r} has no example to train on")
         if self._budget.delta * count >= 1:

@@ -10,14 +10,14 @@ from typing import Literal
 
 from intramural.workspace import Workspace
 from policies.model import Budget, Policy
-from privacy.accounting.ledger import (
+from privacy.errors import PrivacyError, TamperedStore
+from privacy.ledger.ledger import (
     LedgerHistory,
     Spend,
     read_ledger,
     spent_report,
     verify_ledger,
 )
-from privacy.errors import PrivacyError, TamperedStore
 from privacy.receipts import Receipt
 from privacy.release import VerifiedRelease
 from privacy.signing import VerifyKey
@@ -32,7 +32,7 @@ class LedgerCheck:
 
     Attributes:
         department: whose.
-        state: "absent" (never trained) or as :class:`privacy.accounting.ledger.LedgerReport` says.
+        state: "absent" (never trained) or as :class:`privacy.ledger.ledger.LedgerReport` says.
         entries: how many entries it holds.
         head: digest of the last one, hexadecimal.
         faults: what is wrong, in words; empty when the ledger verifies.

@@ -6,7 +6,7 @@ is for the department's eyes and never becomes part of a reply.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,11 +20,11 @@ from intramural.parts import pseudonym_key, subject_pseudonym
 from intramural.workspace import NodePaths
 from policies.decisions import action_for
 from policies.model import Policy
-from privacy.accounting.ledger import Ledger
 from privacy.code_digest import code_digest
-from privacy.dp.encode import Example
+from privacy.dp.encode import Example, Unit
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
+from privacy.ledger.ledger import Ledger
 from privacy.pii.detector import Detector
 from privacy.pii.scrub import Scrubber
 from privacy.signing import SigningKey
@@ -127,7 +127,7 @@ def open_agent(
     department: str,
     paths: NodePaths,
     policy: Policy,
-    examples: list[Example],
+    units: Sequence[Unit],
     trainer: LoraTrainer,
     code_digest: str,
     progress: Callable[[int, int], None] | None = None,
@@ -139,7 +139,7 @@ def open_agent(
     agent = NodeAgent(
         department=department,
         policy=policy,
-        examples=examples,
+        units=units,
         trainer=trainer,
         ledger=ledger,
         key=key,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from policies.model import Policy
-from privacy.accounting.accountant import calibrate_noise, epsilon
-from privacy.accounting.events import MechanismEvent, PoissonGaussian
-from privacy.accounting.ledger import LedgerHistory
+from privacy.dp.accounting import calibrate_noise, epsilon
+from privacy.dp.events import MechanismEvent, PoissonGaussian
+from privacy.ledger.ledger import LedgerHistory
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from intramural.node import (
 from intramural.parts import detector_for, open_audit, read_policy
 from intramural.workspace import Workspace
 from policies.model import Policy
-from privacy.accounting.ledger import Ledger
 from privacy.canonical import digest
 from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
+from privacy.ledger.ledger import Ledger
 from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 from privacy.signing import SigningKey
@@ -147,7 +147,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
                 name,
                 workspace.node(name),
                 policy,
-                examples,
+                [(example,) for example in examples],
                 trainer,
                 code,
                 partial(display.training, name),

@@ -49,6 +49,8 @@ Operation = Literal[
 """What a principal can ask of the service. No operation reads another principal's prompts."""
 
 Unit = Literal["record", "subject"]
+Clipping = Literal["flat", "automatic", "adaptive"]
+Optimiser = Literal["adam", "sgd"]
 Factors = Literal["B", "AB"]
 
 T = TypeVar("T")
@@ -105,10 +107,12 @@ class Section(BaseModel):
 class PrivacyPolicy(Section):
     """The unit of privacy, and the budget of a department that names none of its own.
 
-    Adjacency is always add or remove one unit.
+    Adjacency is always add or remove one unit. `records_per_subject` bounds how many records of a
+    sampled subject enter a step; it has no meaning under unit "record".
     """
 
     unit: Unit = "record"
+    records_per_subject: Annotated[int, Field(ge=1, le=1000)] = 4
     epsilon: Epsilon = 8.0
     delta: Delta = 1e-5
 
@@ -134,7 +138,9 @@ class TrainingPolicy(Section):
     layer. `factors` says
     which LoRA factors are trained: B alone keeps the frozen A equal on every node, so that the
     average of adapters is exact (FFA-LoRA, arXiv 2403.12313). `seed` is public and only seeds the
-    initial A; noise never comes from it.
+    initial A; noise never comes from it. `noise_bands` above 1 correlates the noise of so many
+    consecutive steps of a round. `canaries` synthetic records may be inserted by each node, so that
+    what a run reveals can be measured.
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -142,6 +148,9 @@ class TrainingPolicy(Section):
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     target_epsilon: Epsilon | None = None
     clipping_norm: Annotated[float, Field(gt=0)] = 0.5
+    clipping: Clipping = "flat"
+    noise_bands: Annotated[int, Field(ge=1, le=1000)] = 1
+    optimiser: Optimiser = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     rank: Annotated[int, Field(ge=1, le=1024)] = 4
     alpha: Annotated[int, Field(ge=1, le=65_536)] = 8
@@ -156,6 +165,7 @@ class TrainingPolicy(Section):
     max_tokens: Annotated[int, Field(ge=8, le=131_072)] = 256
     minimum_nodes: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    canaries: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
 class PiiPolicy(Section):
@@ -273,6 +283,10 @@ class PolicyDocument(Section):
         Raises UnknownDepartment.
         """
         return resolve_budget(self.privacy, self.department(name))
+
+    def examples_per_unit(self) -> int:
+        """How many examples of a sampled unit may enter a step."""
+        return self.privacy.records_per_subject if self.privacy.unit == "subject" else 1
 
     def run_epsilon(self) -> float:
         """What one whole run may cost a department: the target, or the smallest budget."""

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from privacy.accounting.events import PoissonGaussian
 from privacy.canonical import canonical_json
+from privacy.dp.errors import InvalidPlan
+from privacy.dp.events import MechanismEvent
+from privacy.dp.plan import DpPlan
 from privacy.errors import ExchangeInvalid
 from privacy.receipts import SignedReceipt
 
@@ -64,11 +66,14 @@ class RoundRequest(_Message):
         steps: noisy steps of this round.
         sampling_rate: Poisson sampling probability of a unit per step.
         noise_multiplier: noise standard deviation over clipping norm.
-        clipping_norm: L2 bound of one unit's gradient.
+        clipping_norm: L2 bound of one unit's gradient; with adaptive clipping its first value.
+        clipping, noise_bands, optimiser: see :class:`privacy.dp.plan.DpPlan`.
         learning_rate: step size of the node's optimiser.
         rank, alpha, targets, last_layers, factors: the LoRA adapter; ``factors`` "B" freezes A.
         max_tokens: longest sequence, tokens.
         unit: unit of privacy.
+        examples_per_unit: most examples that a sampled unit contributes to a step.
+        declared_units: the department's public size, the normaliser of its gradients.
         base_model_digest: digest of the base model that the adapter belongs to.
         policy_digest: SHA-256 of the policy file the hub plans under.
         expected_delta: the delta the hub will state; a node with another one declines.
@@ -82,6 +87,9 @@ class RoundRequest(_Message):
     sampling_rate: float = Field(gt=0, le=1)
     noise_multiplier: float = Field(gt=0)
     clipping_norm: float = Field(gt=0)
+    clipping: Literal["flat", "automatic", "adaptive"]
+    noise_bands: int = Field(ge=1, le=1000)
+    optimiser: Literal["adam", "sgd"]
     learning_rate: float = Field(gt=0)
     rank: int = Field(ge=1, le=1024)
     alpha: float = Field(gt=0)
@@ -90,6 +98,8 @@ class RoundRequest(_Message):
     factors: Literal["B", "AB"]
     max_tokens: int = Field(ge=2, le=1_000_000)
     unit: Literal["record", "subject"]
+    examples_per_unit: int = Field(ge=1, le=1000)
+    declared_units: int = Field(ge=1)
     base_model_digest: Digest
     policy_digest: Digest
     expected_delta: float = Field(gt=0, lt=1)
@@ -100,11 +110,30 @@ class RoundRequest(_Message):
             raise ValueError(f"round={self.round} is beyond rounds={self.rounds}")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("targets names a module twice")
+        try:
+            self.plan()
+        except InvalidPlan as error:
+            raise ValueError(str(error)) from None
         return self
 
-    def event(self) -> PoissonGaussian:
+    def plan(self) -> DpPlan:
+        """What a node does to answer this request."""
+        return DpPlan(
+            sampling_rate=self.sampling_rate,
+            steps=self.steps,
+            noise_multiplier=self.noise_multiplier,
+            clipping_norm=self.clipping_norm,
+            # Both factors are public: the true number of units never enters.
+            expected_batch_size=self.sampling_rate * self.declared_units,
+            clipping=self.clipping,
+            optimiser=self.optimiser,
+            bands=self.noise_bands,
+            examples_per_unit=self.examples_per_unit,
+        )
+
+    def event(self) -> MechanismEvent:
         """The mechanism event that answering this request would spend."""
-        return PoissonGaussian(self.sampling_rate, self.noise_multiplier, self.steps)
+        return self.plan().event()
 
 
 class Decline(_Message):

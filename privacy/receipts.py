@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from privacy.accounting.events import MechanismEvent, event_from_json
 from privacy.canonical import canonical_json, digest, parse_canonical
+from privacy.dp.events import MechanismEvent, event_from_json
 from privacy.errors import CanonicalError, EventInvalid, ReceiptInvalid, SignatureInvalid
 from privacy.signing import SigningKey, VerifyKey, decode_base64
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from policies.model import Policy
-from privacy.accounting.accountant import epsilon as composed_epsilon
+from privacy.dp.accounting import epsilon as composed_epsilon
 from privacy.exchange import Decline, RoundReply, RoundRequest, adapter_digest
 from privacy.receipts import Receipt, SignedReceipt
 from server.aggregate import Shapes, apply_update, mean_update, trained_shapes, verify_reply

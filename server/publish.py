@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from privacy.accounting.accountant import ACCOUNTANT
 from privacy.audit.entries import AuditEntry, Kind
+from privacy.dp.accounting import ACCOUNTANT
 from privacy.exchange import adapter_digest
 from privacy.release import Release, publish
 from privacy.signing import SigningKey

@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from policies.model import Policy
-from privacy.accounting.accountant import calibrate_noise
 from privacy.canonical import canonical_json, digest
 from privacy.crashpoints import reached
+from privacy.dp.accounting import calibrate_noise
 from privacy.dp.adapter import AdapterConfig
 from privacy.errors import PrivacyError
 from privacy.exchange import Array, RoundRequest, adapter_digest
@@ -51,6 +51,9 @@ class RunPlan(BaseModel):
     sampling_rate: float
     noise_multiplier: float
     clipping_norm: float
+    clipping: Literal["flat", "automatic", "adaptive"]
+    noise_bands: int
+    optimiser: Literal["adam", "sgd"]
     learning_rate: float
     rank: int
     alpha: int
@@ -59,6 +62,8 @@ class RunPlan(BaseModel):
     factors: Literal["B", "AB"]
     max_tokens: int
     unit: Literal["record", "subject"]
+    examples_per_unit: int
+    declared_units: dict[str, int]
     minimum_nodes: int = Field(ge=1)
     seed: int
     target_epsilon: float
@@ -96,6 +101,9 @@ class RunPlan(BaseModel):
                 sampling_rate=training.sampling_rate,
                 noise_multiplier=noise,
                 clipping_norm=training.clipping_norm,
+                clipping=training.clipping,
+                noise_bands=training.noise_bands,
+                optimiser=training.optimiser,
                 learning_rate=training.learning_rate,
                 rank=training.rank,
                 alpha=training.alpha,
@@ -104,6 +112,8 @@ class RunPlan(BaseModel):
                 factors=training.factors,
                 max_tokens=training.max_tokens,
                 unit=policy.privacy.unit,
+                examples_per_unit=policy.examples_per_unit(),
+                declared_units={n: d.declared_units for n, d in policy.departments.items()},
                 minimum_nodes=training.minimum_nodes,
                 seed=training.seed,
                 target_epsilon=target,
@@ -146,6 +156,9 @@ class RunPlan(BaseModel):
                     "sampling_rate": self.sampling_rate,
                     "noise_multiplier": self.noise_multiplier,
                     "clipping_norm": self.clipping_norm,
+                    "clipping": self.clipping,
+                    "noise_bands": self.noise_bands,
+                    "optimiser": self.optimiser,
                     "learning_rate": self.learning_rate,
                     "rank": self.rank,
                     "alpha": float(self.alpha),
@@ -154,6 +167,8 @@ class RunPlan(BaseModel):
                     "factors": self.factors,
                     "max_tokens": self.max_tokens,
                     "unit": self.unit,
+                    "examples_per_unit": self.examples_per_unit,
+                    "declared_units": self.declared_units[department],
                     "base_model_digest": self.base_model_digest,
                     "policy_digest": self.policy_digest,
                     "expected_delta": self.deltas[department],

@@ -12,12 +12,12 @@ from client.agent import NodeAgent, Trainer
 from client.app import make_client_app
 from policies.load import parse_policy
 from policies.model import Policy
-from privacy.accounting.ledger import Ledger
 from privacy.dp.adapter import AdapterConfig
-from privacy.dp.encode import Example
+from privacy.dp.encode import Example, Unit
 from privacy.dp.errors import AdapterMismatch
 from privacy.dp.plan import DpPlan
 from privacy.exchange import RoundRequest
+from privacy.ledger.ledger import Ledger
 from privacy.signing import SigningKey
 from server.enrolment import EnrolledNode, Enrolment
 from server.local_grid import LocalGrid, OnNode
@@ -79,7 +79,7 @@ class FakeTrainer:
     def train(
         self,
         adapter: Mapping[str, Array],
-        examples: Sequence[Example],
+        units: Sequence[Unit],
         plan: DpPlan,
         learning_rate: float,
         config: AdapterConfig,
@@ -102,9 +102,9 @@ class FakeTrainer:
         }
 
 
-def examples(count: int = 20) -> list[Example]:
-    """Encoded examples of three tokens."""
-    return [Example((1, 2 + i % 5, 3), 1) for i in range(count)]
+def units(count: int = 20) -> list[Unit]:
+    """Units of one encoded example of three tokens each."""
+    return [(Example((1, 2 + i % 5, 3), 1),) for i in range(count)]
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Node:
         agent = NodeAgent(
             department=self.department,
             policy=self.policy,
-            examples=examples(self.count),
+            units=units(self.count),
             trainer=self.trainer,
             ledger=ledger,
             key=self.key,

@@ -193,8 +193,8 @@ def test_every_asset_is_documented_with_its_licence() -> None:
 
 def test_the_figures_on_the_cost_of_several_runs_are_true() -> None:
     """The compliance officer's table is what the accountant computes, rounded up."""
-    from privacy.accounting.accountant import calibrate_noise, epsilon
-    from privacy.accounting.events import PoissonGaussian
+    from privacy.dp.accounting import calibrate_noise, epsilon
+    from privacy.dp.events import PoissonGaussian
 
     noise = calibrate_noise(0.25, 24, 2.0, 1e-5)
     rows = table_rows("docs/compliance-officer.md", "## Budgets")

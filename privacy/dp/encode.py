@@ -32,6 +32,11 @@ class Example:
             )
 
 
+Unit = tuple[Example, ...]
+"""All that one addition or removal adds or removes: one example under unit "record", those of one
+subject under unit "subject". Never empty."""
+
+
 def encode_completion(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, max_tokens: int
 ) -> Example:

@@ -7,9 +7,23 @@ know models, files or departments.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from privacy.accounting.events import PoissonGaussian
 from privacy.dp.errors import InvalidPlan
+from privacy.dp.events import (
+    AdaptiveClipGaussian,
+    BandedGaussian,
+    MechanismEvent,
+    PoissonGaussian,
+)
+from privacy.errors import EventInvalid
+
+Clipping = Literal["flat", "automatic", "adaptive"]
+Optimiser = Literal["adam", "sgd"]
+
+COUNT_NOISE_SHARE = 0.05
+"""Adaptive clipping: noise on the count of unclipped units, over the expected batch size (the value
+that Andrew et al. 2021, section 3.1, recommend)."""
 
 
 @dataclass(frozen=True)
@@ -17,16 +31,28 @@ class DpPlan:
     """DP-SGD with Poisson sampling (Abadi et al. 2016, arXiv 1607.00133, Algorithm 1).
 
     ``sampling_rate``
-        Probability with which each unit independently enters a step, in (0, 1].
+        Probability with which each unit independently enters a step, in (0, 1]; with ``bands``
+        above 1 the mean of it over the steps.
     ``steps``
         Noised steps of this call; an empty batch is a step too.
     ``noise_multiplier``
-        Standard deviation of the noise in units of ``clipping_norm``.
+        Standard deviation of the noise in units of the clipping norm.
     ``clipping_norm``
-        Bound C on the L2 norm of one unit's gradient over all trained tensors together.
+        Bound C on the L2 norm of one unit's gradient over all trained tensors together; with
+        adaptive clipping its value at the first step.
     ``expected_batch_size``
         Public normaliser of the noised sum. It is never the size of the drawn batch, which is
         private, nor derived from the number of records.
+    ``clipping``
+        ``"flat"``: scale by min(1, C / norm). ``"automatic"``: by C / (norm + 0.01), so that small
+        gradients count too (Bu et al. 2022, arXiv 2206.07136). ``"adaptive"``: flat, with a C that
+        follows the median norm (Andrew et al. 2021, arXiv 1905.03871).
+    ``optimiser``
+        DP-Adam or DP-SGD: what is done with the noised gradient, which costs nothing more.
+    ``bands``
+        Steps over which the noise is correlated; 1 is independent noise.
+    ``examples_per_unit``
+        Of each sampled unit at most so many examples are drawn; their mean is the contribution.
 
     Raises :class:`~privacy.dp.errors.InvalidPlan` for a value outside its bounds.
     """
@@ -36,6 +62,10 @@ class DpPlan:
     noise_multiplier: float
     clipping_norm: float
     expected_batch_size: float
+    clipping: Clipping = "flat"
+    optimiser: Optimiser = "adam"
+    bands: int = 1
+    examples_per_unit: int = 1
 
     def __post_init__(self) -> None:
         positive = {
@@ -48,18 +78,59 @@ class DpPlan:
                 raise InvalidPlan(f"{name}={value} must be a finite number above 0")
         if not 0 < self.sampling_rate <= 1:
             raise InvalidPlan(f"sampling_rate={self.sampling_rate} must be above 0 and at most 1")
-        if self.steps < 1:
-            raise InvalidPlan(f"steps={self.steps} must be at least 1")
+        for name in ("steps", "bands", "examples_per_unit"):
+            if getattr(self, name) < 1:
+                raise InvalidPlan(f"{name}={getattr(self, name)} must be at least 1")
+        try:
+            self.event()
+        except EventInvalid as error:
+            raise InvalidPlan(str(error)) from None
 
-    def event(self) -> PoissonGaussian:
+    def event(self) -> MechanismEvent:
         """The mechanism event that this plan costs, adjacency add-or-remove-one."""
-        return PoissonGaussian(
+        return mechanism_event(
             sampling_rate=self.sampling_rate,
-            noise_multiplier=self.noise_multiplier,
             steps=self.steps,
+            noise_multiplier=self.noise_multiplier,
+            expected_batch_size=self.expected_batch_size,
+            clipping=self.clipping,
+            bands=self.bands,
         )
 
     @property
     def noise_std(self) -> float:
         """Standard deviation of the noise on each coordinate of the summed gradient."""
         return self.noise_multiplier * self.clipping_norm
+
+    @property
+    def count_noise_multiplier(self) -> float:
+        """Adaptive clipping: standard deviation of the noise on the centred count, in units."""
+        return COUNT_NOISE_SHARE * self.expected_batch_size
+
+
+def mechanism_event(
+    *,
+    sampling_rate: float,
+    steps: int,
+    noise_multiplier: float,
+    expected_batch_size: float,
+    clipping: Clipping,
+    bands: int,
+) -> MechanismEvent:
+    """The one way from a mechanism's public parameters to the event that it costs.
+
+    Raises:
+        EventInvalid: parameters that no mechanism has, or adaptive clipping with correlated noise,
+            for which no event is defined.
+    """
+    if clipping == "adaptive":
+        if bands > 1:
+            raise EventInvalid(
+                f"bands={bands} cannot be combined with adaptive clipping: a clipping norm that "
+                "changes within the correlated steps has no accounted guarantee; choose one of them"
+            )
+        count_noise = COUNT_NOISE_SHARE * expected_batch_size
+        return AdaptiveClipGaussian(sampling_rate, noise_multiplier, steps, count_noise)
+    if bands > 1:
+        return BandedGaussian(sampling_rate, noise_multiplier, steps, bands)
+    return PoissonGaussian(sampling_rate, noise_multiplier, steps)

@@ -15,10 +15,10 @@ from api.keys import KeyStore
 from api.settings import ServiceSettings
 from policies.load import parse_policy
 from policies.model import Policy
-from privacy.accounting.events import PoissonGaussian
-from privacy.accounting.ledger import Spend
 from privacy.audit.entries import AuditEntry
 from privacy.audit.log import AuditLog, read_log
+from privacy.dp.events import PoissonGaussian
+from privacy.ledger.ledger import Spend
 from privacy.pii.detector import Detector
 from privacy.pii.patterns import PatternDetector
 from privacy.receipts import Receipt

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from privacy.accounting.accountant import epsilon
-from privacy.accounting.events import PoissonGaussian
-from privacy.accounting.ledger import Ledger, read_ledger, spent_report
+from privacy.dp.accounting import epsilon
+from privacy.dp.events import PoissonGaussian
+from privacy.ledger.ledger import Ledger, read_ledger, spent_report
 from privacy.signing import SigningKey
 from tests.api.echo import EchoEngine
 from tests.api.service_kit import CARD, EMAIL, PHONE, PROMPT, SECRETS, Factory, Service

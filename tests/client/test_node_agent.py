@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_kit import FakeTrainer, Node, examples, first_adapter, make_policy, request_for
+from federation_kit import FakeTrainer, Node, first_adapter, make_policy, request_for, units
 
 from client.agent import NodeAgent
 from client.errors import AgentMisconfigured
 from privacy import crashpoints
-from privacy.accounting.ledger import Ledger
 from privacy.errors import BudgetExceeded
 from privacy.exchange import Decline, RoundReply
+from privacy.ledger.ledger import Ledger
 
 POLICY = make_policy()
 
@@ -189,7 +189,7 @@ def test_progress_is_told_locally(tmp_path: Path) -> None:
         agent = NodeAgent(
             department="hr",
             policy=POLICY,
-            examples=examples(),
+            units=units(),
             trainer=FakeTrainer(),
             ledger=ledger,
             key=node.key,
@@ -273,8 +273,8 @@ def test_training_that_returns_something_else_is_no_reply(tmp_path: Path, spoil:
     """Tensors that are unexpected, not finite or of another shape never leave."""
 
     class Odd(FakeTrainer):
-        def train(self, adapter, examples, plan, learning_rate, config, progress=None):
-            update = super().train(adapter, examples, plan, learning_rate, config, progress)
+        def train(self, adapter, units, plan, learning_rate, config, progress=None):
+            update = super().train(adapter, units, plan, learning_rate, config, progress)
             first = next(iter(update))
             if spoil == "extra":
                 update["extra"] = np.ones(1, np.float32)

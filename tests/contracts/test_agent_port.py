@@ -17,8 +17,8 @@ from federation_kit import (
 
 from client.agent_socket import AgentServer, SocketAgent
 from client.port import Agent
-from privacy.accounting.ledger import Ledger
 from privacy.exchange import Decline, RoundReply, adapter_digest
+from privacy.ledger.ledger import Ledger
 
 Open = Callable[[Node], tuple[Agent, Ledger]]
 POLICY = make_policy()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_kit import FakeTrainer, examples
+from federation_kit import FakeTrainer, units
 
 from client.agent import Trainer
 from privacy.dp.adapter import AdapterConfig
@@ -40,7 +40,7 @@ def test_training_returns_exactly_the_trained_tensors_moved(trainer: Trainer, fa
     """What comes back has the trained tensors' names and shapes, is finite, and moved."""
     config = AdapterConfig(rank=2, alpha=4, targets=("q_proj",), factors=factors)
     adapter = trainer.initial_adapter(config, 0)
-    update = trainer.train(adapter, examples(), PLAN, 0.01, config)
+    update = trainer.train(adapter, units(), PLAN, 0.01, config)
     assert set(update) == {name for name in adapter if config.is_trained(name)}
     for name, tensor in update.items():
         assert tensor.shape == adapter[name].shape
@@ -51,7 +51,7 @@ def test_training_returns_exactly_the_trained_tensors_moved(trainer: Trainer, fa
 def test_training_twice_gives_other_noise(trainer: Trainer) -> None:
     """Noise is never reused: the same question trained twice gives different bytes."""
     adapter = trainer.initial_adapter(CONFIG, 0)
-    first, second = (trainer.train(adapter, examples(), PLAN, 0.01, CONFIG) for _ in range(2))
+    first, second = (trainer.train(adapter, units(), PLAN, 0.01, CONFIG) for _ in range(2))
     assert all(not np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -60,7 +60,7 @@ def test_training_tells_its_public_progress(trainer: Trainer) -> None:
     steps: list[tuple[int, int]] = []
     trainer.train(
         trainer.initial_adapter(CONFIG, 0),
-        examples(),
+        units(),
         PLAN,
         0.01,
         CONFIG,
@@ -74,7 +74,7 @@ def test_adapter_of_another_form_is_refused(trainer: Trainer) -> None:
     adapter = dict(trainer.initial_adapter(CONFIG, 0))
     adapter.popitem()
     with pytest.raises(AdapterMismatch):
-        trainer.train(adapter, examples(), PLAN, 0.01, CONFIG)
+        trainer.train(adapter, units(), PLAN, 0.01, CONFIG)
 
 
 def test_base_digest_is_a_digest(trainer: Trainer) -> None:

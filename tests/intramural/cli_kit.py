@@ -14,9 +14,9 @@ from intramural.cli import main
 from intramural.parts import open_audit
 from intramural.workspace import Workspace
 from policies.load import load_policy
-from privacy.accounting.events import PoissonGaussian
-from privacy.accounting.ledger import Ledger
 from privacy.audit.entries import AuditEntry
+from privacy.dp.events import PoissonGaussian
+from privacy.ledger.ledger import Ledger
 from privacy.receipts import Receipt
 from privacy.release import publish
 from privacy.signing import SigningKey

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from intramural.workspace import Workspace
-from privacy.accounting.accountant import calibrate_noise, epsilon
-from privacy.accounting.events import PoissonGaussian
+from privacy.dp.accounting import calibrate_noise, epsilon
+from privacy.dp.events import PoissonGaussian
 from tests.intramural.cli_kit import EVENT, POLICY, ROUNDS, Cli, flip
 
 SPENT = epsilon([EVENT] * ROUNDS, 1e-5)

@@ -12,7 +12,7 @@ from client.records import DataSource
 from intramural import node, simulation
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
 from intramural.workspace import Workspace
-from privacy.accounting.ledger import read_ledger
+from privacy.ledger.ledger import read_ledger
 from privacy.pii.patterns import PatternDetector
 from privacy.release import verify
 from privacy.signing import VerifyKey

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy import crashpoints
-from privacy.accounting.events import PoissonGaussian
+from privacy.dp.events import PoissonGaussian
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey
 

@@ -7,9 +7,9 @@ import pytest
 from proof_kit import EVENT, FORK, SHA, copy_store, fixed_key, flips, kill_at, offsets, points_of
 
 from policies.model import Budget
-from privacy.accounting.accountant import epsilon
-from privacy.accounting.ledger import Ledger, read_ledger, spent_report, verify_ledger
+from privacy.dp.accounting import epsilon
 from privacy.errors import BudgetExceeded, LedgerError, StoreError, TamperedStore
+from privacy.ledger.ledger import Ledger, read_ledger, spent_report, verify_ledger
 from privacy.signing import SigningKey
 
 DELTA = 1e-5

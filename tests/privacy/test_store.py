@@ -12,10 +12,10 @@ from sqlalchemy import MetaData, create_engine
 
 import privacy.store
 from policies.model import Budget
-from privacy.accounting import entries
-from privacy.accounting.ledger import Ledger, verify_ledger
 from privacy.audit import tables
 from privacy.errors import StoreBusy, StoreError, TamperedStore
+from privacy.ledger import entries
+from privacy.ledger.ledger import Ledger, verify_ledger
 from privacy.signing import SigningKey
 from privacy.store.database import Database
 from privacy.store.lock import FileLock
@@ -142,7 +142,7 @@ def test_locks_exclude_and_end_with_their_holder(tmp_path: Path) -> None:
 
 def test_every_module_of_the_proofs_imports_alone() -> None:
     """No import cycle hides behind an order of imports."""
-    for package in ("privacy.store", "privacy.accounting", "privacy.audit"):
+    for package in ("privacy.store", "privacy.ledger", "privacy.audit"):
         module = importlib.import_module(package)
         for found in pkgutil.iter_modules(module.__path__, package + "."):
             importlib.import_module(found.name)

@@ -10,8 +10,8 @@ from federation_kit import first_adapter, make_policy, request_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.accounting.events import PoissonGaussian
 from privacy.dp.adapter import AdapterConfig
+from privacy.dp.events import PoissonGaussian
 from privacy.exchange import RoundReply, adapter_digest
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey

@@ -18,9 +18,9 @@ from federation_kit import (
 
 from client.app import make_client_app
 from privacy import crashpoints
-from privacy.accounting.accountant import epsilon
-from privacy.accounting.ledger import Ledger
+from privacy.dp.accounting import epsilon
 from privacy.exchange import Decline, RoundReply, RoundRequest, adapter_digest
+from privacy.ledger.ledger import Ledger
 from server.enrolment import EnrolledNode, Enrolment
 from server.errors import CheckpointUnusable, EnrolmentInvalid, PlanInvalid, RoundFailed
 from server.events import Event, NodeDeclined, NodeReplied, RoundFinished, RoundStarted, RunBegan

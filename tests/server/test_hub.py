@@ -10,10 +10,10 @@ from flwr.app import Context, RecordDict
 
 from client.app import make_client_app
 from policies.load import load_policy
-from privacy.accounting.accountant import epsilon
-from privacy.accounting.ledger import Ledger
 from privacy.audit.log import verify_log
+from privacy.dp.accounting import epsilon
 from privacy.dp.trainer import LoraTrainer
+from privacy.ledger.ledger import Ledger
 from privacy.release import list_releases
 from privacy.signing import SigningKey, VerifyKey
 from server.app import app

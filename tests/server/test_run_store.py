@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from federation_kit import FakeTrainer, first_adapter, make_policy
 
-from privacy.accounting.accountant import epsilon
-from privacy.accounting.events import PoissonGaussian
+from privacy.dp.accounting import epsilon
+from privacy.dp.events import PoissonGaussian
 from privacy.exchange import adapter_digest
 from server.errors import CheckpointUnusable, PlanInvalid
 from server.events import NodeDeclined

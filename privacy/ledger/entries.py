@@ -14,8 +14,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Double, LargeBinary, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from privacy.accounting.events import MechanismEvent, event_from_json
 from privacy.canonical import canonical_json, parse_canonical
+from privacy.dp.events import MechanismEvent, event_from_json
 from privacy.errors import CanonicalError, EventInvalid, SignatureInvalid
 from privacy.signing import VerifyKey
 from privacy.store.schema import Schema

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.accounting.accountant import GRID, calibrate_noise, epsilon
-from privacy.accounting.events import PoissonGaussian, event_from_json
+from privacy.dp.accounting import GRID, calibrate_noise, epsilon
+from privacy.dp.events import PoissonGaussian, event_from_json
 from privacy.errors import EventInvalid
 
 DELTA = 1e-5
@@ -125,7 +125,7 @@ def test_an_event_of_unknown_meaning_is_refused(change: dict[str, object]) -> No
 def test_verifying_needs_neither_accountant_nor_models() -> None:
     """Importing the proofs loads no torch, no dp-accounting, no Presidio and no Alembic."""
     code = (
-        "import sys, privacy.release, privacy.audit.log, privacy.accounting.ledger, privacy.exchange;"
+        "import sys, privacy.release, privacy.audit.log, privacy.ledger.ledger, privacy.exchange;"
         "bad={'torch','dp_accounting','presidio_analyzer','alembic','safetensors'}&set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

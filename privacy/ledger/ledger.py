@@ -17,10 +17,10 @@ from typing import Any, Self
 from sqlalchemy import Connection, insert
 
 from policies.model import Budget
-from privacy.accounting.entries import EMPTY, LedgerEntry, Row, chained, schema
-from privacy.accounting.events import MechanismEvent
 from privacy.crashpoints import reached
+from privacy.dp.events import MechanismEvent
 from privacy.errors import BudgetExceeded, LedgerError, TamperedStore
+from privacy.ledger.entries import EMPTY, LedgerEntry, Row, chained, schema
 from privacy.signing import SigningKey, VerifyKey
 from privacy.store.database import Database
 from privacy.store.reading import State, examine, look
@@ -335,7 +335,7 @@ def spent_report(
 
 def _epsilon(events: Sequence[MechanismEvent], delta: float) -> float:
     # Imported at the first use: reading and verifying a ledger must not need the accountant.
-    from privacy.accounting.accountant import epsilon
+    from privacy.dp.accounting import epsilon
 
     return epsilon(events, delta)
 

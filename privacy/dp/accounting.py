@@ -15,7 +15,7 @@ from functools import lru_cache
 import dp_accounting
 from dp_accounting import pld, rdp
 
-from privacy.accounting.events import MechanismEvent, PoissonGaussian
+from privacy.dp.events import MechanismEvent, PoissonGaussian
 from privacy.errors import EventInvalid
 
 DISCRETISATION = 1e-3
