@@ -251,7 +251,7 @@ def _merged(model: Any, release: VerifiedRelease) -> Any:
 
     Everything comes from the bytes that were verified, not from the folder they were read from.
     """
-    expected, found = release.run["base_model_digest"], model_digest(model)
+    expected, found = release.run["base_model_digest"], model_digest(model.state_dict())
     if found != expected:
         raise EngineError(
             f"{release.id} was trained on base model {expected[:12]}..., this one is {found[:12]}..."

@@ -8,7 +8,7 @@ An adapter travels as a mapping from PEFT's own tensor names
 (``base_model.model.….lora_B.weight``) to float32 arrays, which is what a release stores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from privacy.dp.errors import AdapterMismatch
 
 Adapter = Mapping[str, NDArray[np.float32]]
+TASK_TYPES = {"completion": "CAUSAL_LM", "classification": "SEQ_CLS"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class AdapterConfig:
 
     ``last_layers``: adapt only the last k transformer blocks (``None``, or more than there are:
     all of them); the backward pass then stops there. ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
+    ``trained_modules``: last parts of the names of modules that are trained whole, such as a
+    classification head or the embeddings; they travel with the adapter.
     """
 
     rank: int
@@ -38,10 +41,13 @@ class AdapterConfig:
     targets: tuple[str, ...]
     last_layers: int | None = None
     factors: Literal["B", "AB"] = "B"
+    trained_modules: tuple[str, ...] = ()
 
     def is_trained(self, name: str) -> bool:
         """Whether the tensor of this name is trained, and therefore what a node sends."""
-        return "lora_B" in name or ("lora_A" in name and self.factors == "AB")
+        if "lora_A" in name:
+            return self.factors == "AB"
+        return "lora_B" in name or any(f".{m}." in name for m in self.trained_modules)
 
 
 def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:
@@ -58,27 +64,38 @@ def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:
             "linear projections in training.targets of the policy"
         ) from error
     for name, parameter in peft_model.named_parameters():
-        if "lora_" in name:
+        if _travels(name):
             parameter.data = parameter.data.to(torch.float32)
             parameter.requires_grad_(config.is_trained(name))
     return peft_model
 
 
-def initial_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int) -> Adapter:
+def initial_adapter(
+    model: PreTrainedModel, config: AdapterConfig, seed: int, fresh: Collection[str] = ()
+) -> Adapter:
     """B all zero and A with orthonormal rows from the public ``seed``; changes the model in nothing.
+
+    ``fresh``: names of the model's own parameters without a pretrained value, such as those of a
+    new classification head: matrices are drawn from N(0, 0.02²) by the seed, vectors are zero.
+    Other modules that are trained whole begin with the base model's values.
 
     Raises :class:`~privacy.dp.errors.AdapterMismatch` as :func:`inject` does, and where the rank
     exceeds the width of a projection (its rows could not be orthonormal).
     """
     rng = np.random.default_rng(seed)
     with attached(model, config) as peft_model:
-        shapes = {name: array.shape for name, array in read_adapter(peft_model).items()}
+        given = read_adapter(peft_model)
     tensors: dict[str, NDArray[np.float32]] = {}
-    for name, shape in sorted(shapes.items()):
-        if "lora_A" not in name:
-            tensors[name] = np.zeros(shape, np.float32)
+    for name, array in sorted(given.items()):
+        if "lora_" not in name and name.removeprefix("base_model.model.") not in fresh:
+            tensors[name] = array
             continue
-        rank, width = shape
+        if "lora_A" not in name:
+            drawn = "lora_" not in name and array.ndim > 1
+            value = rng.normal(0, 0.02, array.shape) if drawn else np.zeros(array.shape)
+            tensors[name] = value.astype(np.float32)
+            continue
+        rank, width = array.shape
         if rank > width:
             raise AdapterMismatch(
                 f"rank={rank} exceeds the width {width} of {name}: choose a rank of at most {width}"
@@ -102,8 +119,14 @@ class attached:  # noqa: N801 - used as a context manager, named like one
         self._config = config
         self._adapter = adapter
         self._peft_model: PeftModel | None = None
+        self._whole: dict[str, nn.Module] = {}
 
     def __enter__(self) -> PeftModel:
+        self._whole = {
+            name: module
+            for name, module in self._model.named_modules()
+            if name.rpartition(".")[2] in self._config.trained_modules
+        }
         self._peft_model = inject(self._model, self._config)
         if self._adapter is not None:
             try:
@@ -113,9 +136,13 @@ class attached:  # noqa: N801 - used as a context manager, named like one
                 raise
         return self._peft_model
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._peft_model is not None:
             self._peft_model.unload()
+            # PEFT leaves its copies of modules that were trained whole in the base model.
+            for name, module in self._whole.items():
+                parent, _, attribute = name.rpartition(".")
+                setattr(self._model.get_submodule(parent), attribute, module)
             # PEFT leaves its configuration on the base and would warn of a second adapter.
             if hasattr(self._model, "peft_config"):
                 del self._model.peft_config
@@ -127,7 +154,7 @@ def read_adapter(model: PeftModel, *, trained_only: bool = False) -> Adapter:
     trained = {_stored_name(name) for name, p in model.named_parameters() if p.requires_grad}
     return {
         name: tensor.detach().to("cpu", torch.float32).numpy().copy()
-        for name, tensor in get_peft_model_state_dict(model).items()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
         if not trained_only or name in trained
     }
 
@@ -160,7 +187,7 @@ def write_adapter(model: PeftModel, adapter: Adapter) -> None:
 
 def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """The adapter's parameters by the name under which they are stored."""
-    return {_stored_name(n): p for n, p in model.named_parameters() if "lora_" in n}
+    return {_stored_name(n): p for n, p in model.named_parameters() if _travels(n)}
 
 
 def peft_config_json(
@@ -185,12 +212,22 @@ def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:
         bias="none",
         target_modules=list(config.targets),
         layers_to_transform=layers,
-        task_type="CAUSAL_LM",
+        modules_to_save=list(config.trained_modules) or None,
+        task_type=TASK_TYPES["classification" if is_classifier(model) else "completion"],
     )
 
 
+def is_classifier(model: PreTrainedModel) -> bool:
+    """Whether the model labels sequences instead of continuing them."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _travels(parameter_name: str) -> bool:
+    return "lora_" in parameter_name or ".modules_to_save." in parameter_name
+
+
 def _stored_name(parameter_name: str) -> str:
-    return parameter_name.replace(".default.", ".")
+    return parameter_name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,23 @@ class Example:
             )
 
 
-Unit = tuple[Example, ...]
+@dataclass(frozen=True)
+class LabelledExample:
+    """A sequence and the index of its label, from 0, among the labels of the task."""
+
+    input_ids: tuple[int, ...]
+    label: int
+
+    def __post_init__(self) -> None:
+        if not self.input_ids or self.label < 0:
+            raise InvalidExample(
+                f"label={self.label} must be at least 0, and {len(self.input_ids)} tokens at least 1"
+            )
+
+
+AnyExample = Example | LabelledExample
+
+Unit = tuple[AnyExample, ...]
 """All that one addition or removal adds or removes: one example under unit "record", those of one
 subject under unit "subject". Never empty."""
 

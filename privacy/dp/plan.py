@@ -108,6 +108,20 @@ class DpPlan:
         return COUNT_NOISE_SHARE * self.expected_batch_size
 
 
+@dataclass(frozen=True)
+class PublicPlan:
+    """Ordinary training on public data: the same sampler and optimiser, no clipping, no noise.
+
+    It promises nothing about what it was given and has no event. Never for a department's records.
+    """
+
+    sampling_rate: float
+    steps: int
+    expected_batch_size: float
+    optimiser: Optimiser = "adam"
+    examples_per_unit: int = 1
+
+
 def mechanism_event(
     *,
     sampling_rate: float,

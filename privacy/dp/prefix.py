@@ -1,108 +1,136 @@
 """The frozen prefix: blocks below the first adapted one, run once for each record.
 
 With an adapter on the last k blocks only, the hidden states that enter them never change during a
-run. They are computed once, kept in memory up to a bound, and every later pass over the same
-record starts from them. The result is the same; only the cost differs.
-
-Hidden states are as private as the records they come from: they stay in the memory of the process
-and are never written.
+run. They are computed once, kept (see :mod:`privacy.dp.state_cache`), and every later pass over
+the same record starts from them. The result is the same; only the cost differs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from privacy.dp.encode import Example
+from privacy.dp.encode import AnyExample
 from privacy.dp.loss import MicroBatch, micro_batches, pad
+from privacy.dp.state_cache import StateCache
 
-DEFAULT_BYTES = 2**30
+Run = Callable[[Sequence[AnyExample], MicroBatch], object]
 
 
 class FrozenPrefix:
     """Hidden states of records at the entry of block ``first`` of ``model``.
 
-    ``tokens``: size of a micro-batch. ``bytes_bound``: memory for kept states; what does not fit is
-    computed again at each use.
+    ``tokens``: size of a micro-batch. ``run``: passes examples through the model, whatever becomes
+    of the result.
     """
 
     def __init__(
-        self, model: PreTrainedModel, first: int, tokens: int, bytes_bound: int = DEFAULT_BYTES
+        self, model: PreTrainedModel, first: int, tokens: int, run: Run, cache: StateCache
     ) -> None:
-        self._model = model
+        blocks = find_blocks(model)
+        if blocks is None:
+            raise TypeError(f"{type(model).__name__} has no list of blocks")
+        self._parent, self._name = blocks
+        self._blocks: nn.ModuleList = getattr(self._parent, self._name)
+        self._device = model.device
         self._first = first
         self._tokens = tokens
-        self._bound = bytes_bound
-        self._used = 0
-        self._states: dict[Example, torch.Tensor] = {}
+        self._run = run
+        self._cache = cache
 
-    def states(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+    def states(self, examples: Sequence[AnyExample]) -> list[torch.Tensor]:
         """One tensor ``(tokens, hidden)`` per example, without gradient.
 
         Ask for a whole batch rather than for its micro-batches: what is missing is then computed
         in full ones.
         """
-        missing = [e for e in dict.fromkeys(examples) if e not in self._states]
-        fresh: dict[Example, torch.Tensor] = {}
+        distinct = {e.input_ids: e for e in examples}
+        found = {ids: self._cache.get(ids) for ids in distinct}
+        missing = [e for ids, e in distinct.items() if found[ids] is None]
         for group in micro_batches(range(len(missing)), missing, self._tokens):
             members = [missing[i] for i in group.indices]
-            fresh |= dict(zip(members, self._compute(members, group), strict=True))
-        for example, state in fresh.items():
-            size = state.numel() * state.element_size()
-            if self._used + size <= self._bound:
-                self._used += size
-                self._states[example] = state
-        return [fresh[e] if e in fresh else self._states[e] for e in examples]
-
-    @torch.no_grad()
-    def _compute(self, examples: Sequence[Example], shape: MicroBatch) -> list[torch.Tensor]:
-        ids = pad([torch.tensor(e.input_ids) for e in examples], shape, self._model.device)
-        decoder = self._model.get_decoder()
-        norm = decoder.norm
-        with _blocks(decoder, slice(0, self._first)):
-            decoder.norm = nn.Identity()
-            try:
-                hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-            finally:
-                decoder.norm = norm
-        return [hidden[i, : len(e.input_ids)].clone() for i, e in enumerate(examples)]
+            for example, fresh in zip(members, self._compute(members, group), strict=True):
+                found[example.input_ids] = fresh
+                self._cache.put(example.input_ids, fresh)
+        return [state for e in examples if (state := found[e.input_ids]) is not None]
 
     @contextmanager
-    def skipped(self, model: nn.Module) -> Iterator[None]:
-        """Within the block ``model``'s decoder starts at block ``first``, from ``inputs_embeds``.
-
-        ``model`` is the base model itself or an adapter injected into it.
-        """
-        with _blocks(model.get_decoder(), slice(self._first, None)):  # type: ignore[operator]
+    def entered(self, states: Sequence[torch.Tensor], shape: MicroBatch) -> Iterator[None]:
+        """Within the block the model starts at block ``first``, from ``states``."""
+        padded = pad(states, shape, self._device)
+        with self._standing_in([_Given(padded), *self._passing(1, self._first)], after=self._first):
             yield
+
+    @torch.no_grad()
+    def _compute(self, examples: Sequence[AnyExample], shape: MicroBatch) -> list[torch.Tensor]:
+        kept = _Kept()
+        above = [kept, *self._passing(self._first + 1, len(self._blocks))]
+        with self._standing_in([*self._blocks[: self._first], *above], after=len(self._blocks)):
+            self._run(examples, shape)
+        return [kept.states[i, : len(e.input_ids)].clone() for i, e in enumerate(examples)]
+
+    @staticmethod
+    def _passing(start: int, end: int) -> list[nn.Module]:
+        return [_Passing() for _ in range(start, end)]
+
+    @contextmanager
+    def _standing_in(self, below: list[nn.Module], *, after: int) -> Iterator[None]:
+        """The list keeps its length: some models look things up by a block's position."""
+        for stand_in, block in zip(below, self._blocks, strict=False):
+            if stand_in is not block and hasattr(block, "attention_type"):
+                stand_in.attention_type = block.attention_type
+        setattr(self._parent, self._name, nn.ModuleList([*below, *self._blocks[after:]]))
+        try:
+            yield
+        finally:
+            setattr(self._parent, self._name, self._blocks)
 
 
 def prefix_length(model: PreTrainedModel, last_layers: int | None) -> int:
-    """Number of blocks that can be skipped: 0 where the architecture is not known to allow it.
-
-    Allowed are decoders that turn embeddings into states by a uniform stack of blocks with rotary
-    positions and a final norm (Llama, Mistral, Qwen2, …): position embeddings added to the input,
-    scaled embeddings or alternating attention kinds would make a restart in the middle differ.
-    """
-    if last_layers is None:
-        return 0
-    decoder = model.get_decoder()
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    uniform = model.config.model_type in {"llama", "mistral", "qwen2", "qwen3"}
-    if not uniform or len(kinds) > 1 or not hasattr(decoder, "norm"):
+    """Number of blocks that run once for each record: 0 where the blocks cannot be told."""
+    if last_layers is None or find_blocks(model) is None:
         return 0
     return max(0, int(model.config.num_hidden_layers) - last_layers)
 
 
-@contextmanager
-def _blocks(decoder: nn.Module, kept: slice) -> Iterator[None]:
-    every = decoder.layers
-    if not isinstance(every, nn.ModuleList):
-        raise TypeError(f"{type(decoder).__name__}.layers is not a list of blocks")
-    decoder.layers = every[kept]
-    try:
-        yield
-    finally:
-        decoder.layers = every
+def find_blocks(model: nn.Module) -> tuple[nn.Module, str] | None:
+    """The module and attribute that hold the model's one list of transformer blocks."""
+    count = int(model.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
+    found = [
+        (module, name)
+        for module in model.modules()
+        for name, child in module.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+class _Passing(nn.Module):
+    """Stands for a block and changes nothing."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden_states
+
+
+class _Kept(_Passing):
+    """Remembers what came to it."""
+
+    states: torch.Tensor
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        self.states = hidden_states
+        return hidden_states
+
+
+class _Given(nn.Module):
+    """Gives what it holds, whatever comes to it."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        super().__init__()
+        self._states = states
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return self._states

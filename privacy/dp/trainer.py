@@ -7,16 +7,16 @@ must have been reserved before :meth:`LoraTrainer.train` is called.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -25,18 +25,18 @@ from privacy.dp import adapter as adapters
 from privacy.dp import attention
 from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.choice import choose
-from privacy.dp.clipping import clip_and_sum
-from privacy.dp.encode import Example
-from privacy.dp.errors import TrainingFailed
-from privacy.dp.loss import MicroBatch, micro_batches, per_unit_loss
-from privacy.dp.per_unit import per_unit_gradients
-from privacy.dp.plan import DpPlan
+from privacy.dp.encode import AnyExample, Example, LabelledExample, Unit
+from privacy.dp.errors import AdapterMismatch, TrainingFailed
+from privacy.dp.loss import MicroBatch, completion_loss, label_logits
+from privacy.dp.plan import DpPlan, PublicPlan
 from privacy.dp.prefix import FrozenPrefix, prefix_length
-from privacy.dp.randomness import gaussian_noise, poisson_sample, secure_generator
+from privacy.dp.session import Session
+from privacy.dp.state_cache import StateCache
 
 MICRO_BATCH_TOKENS = 512
+HEADS = ("classifier", "score")
 Progress = Callable[[int, int], None]
-Losses = Callable[[Sequence[Example]], Iterator[tuple[MicroBatch, torch.Tensor]]]
+Quantisation = Literal["int8", "int4"]
 
 
 class LoraTrainer:
@@ -44,9 +44,12 @@ class LoraTrainer:
 
     ``base_model``: a local folder with configuration, safetensors and tokenizer (or a hub id).
     ``dtype``: precision of the base model; by default bfloat16 where the hardware multiplies it
-    natively, else float32. Adapters, per-unit gradients, clipping, sums and noise are float32 in
-    either case. Calls from several threads take turns; the adapter is attached for one call.
+    natively, else float32. Adapters, clipping, sums and noise are float32 in either case.
+    ``labels``: a sequence classifier of so many labels instead of a language model.
+    ``gradient_checkpointing``: compute the blocks' activations twice instead of keeping them.
+    ``cache``: where hidden states below the first adapted block are kept.
 
+    Calls from several threads take turns; the adapter is attached for one call.
     ``base_digest``: see :func:`privacy.base_model.model_digest`.
     """
 
@@ -56,25 +59,33 @@ class LoraTrainer:
         *,
         name: str | None = None,
         dtype: torch.dtype | None = None,
+        labels: int | None = None,
+        gradient_checkpointing: bool = False,
+        cache: StateCache | None = None,
     ) -> None:
         source = str(base_model)
         self.name = name or Path(source).name
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        self.base_digest = model_digest(loaded)
+        self.task: type[AnyExample] = Example if labels is None else LabelledExample
+        loaded, self._fresh = _load(source, labels)
+        kept = {n: t for n, t in loaded.state_dict().items() if n not in self._fresh}
+        self.base_digest = model_digest(kept)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: Any = loaded.to(device, dtype or _native_dtype(device)).eval()  # type: ignore[arg-type]
+        self._model: Any = loaded.to(device, dtype or _native_dtype(device)).eval()
         self._model.requires_grad_(False)
+        _without_dropout(self._model)
         if device.type == "cpu" and self._model.dtype != torch.float32:
             attention.register()
             self._model.set_attn_implementation(attention.FLOAT32_ATTENTION)
+        self._checkpointing = gradient_checkpointing
+        self._cache = StateCache() if cache is None else cache
+        self._cached_from = 0
         self._lock = threading.RLock()
-        self._prefixes: dict[int, FrozenPrefix] = {}
 
     def initial_adapter(self, config: AdapterConfig, seed: int) -> Adapter:
         """See :func:`privacy.dp.adapter.initial_adapter`."""
         with self._lock:
-            return adapters.initial_adapter(self._model, config, seed)
+            return adapters.initial_adapter(self._model, config, seed, self._fresh)
 
     def adapter_config_json(self, config: AdapterConfig) -> dict[str, Any]:
         """See :func:`privacy.dp.adapter.peft_config_json`."""
@@ -84,45 +95,50 @@ class LoraTrainer:
     def train(
         self,
         adapter: Adapter,
-        examples: Sequence[Example],
-        plan: DpPlan,
+        units: Sequence[Unit],
+        plan: DpPlan | PublicPlan,
         learning_rate: float,
         config: AdapterConfig,
         progress: Progress | None = None,
     ) -> Adapter:
-        """Take ``plan.steps`` noised steps from ``adapter``; the trained tensors after them.
+        """Take ``plan.steps`` steps from ``adapter``; the trained tensors after them.
 
-        Each step: Poisson batch, per-unit gradients clipped to C, summed, Gaussian noise, divided
-        by the public expected batch size, Adam (post-processing of the noised gradient). The
-        result is (epsilon, delta)-DP with respect to adding or removing one example, at the cost
-        of ``plan.event()``; it does not depend on the examples in any other way. ``progress`` is
-        called with (step, steps), both public.
+        Each step: Poisson batch of units, each unit's gradient clipped, summed, Gaussian noise,
+        divided by the public expected batch size, optimiser (post-processing of the noised
+        gradient). With a :class:`~privacy.dp.plan.DpPlan` the result is (epsilon, delta)-DP with
+        respect to adding or removing one unit, at the cost of ``plan.event()``; it does not depend
+        on the units in any other way. ``progress`` is called with (step, steps), both public.
 
         Raises :class:`~privacy.dp.errors.AdapterMismatch` before the first gradient, and
         :class:`~privacy.dp.errors.TrainingFailed` where the result is not finite, a trained tensor
         did not move or a frozen one did.
         """
         with self._attached(config, adapter) as model:
-            with self._entered(model, config) as losses:
-                _descend(model, losses, examples, plan, learning_rate, progress)
+            session = self._session(model, config)
+            with session.descent(units, plan, learning_rate) as descent:
+                for step in range(plan.steps):
+                    descent.step()
+                    if progress is not None:
+                        progress(step + 1, plan.steps)
             after = adapters.read_adapter(model)
         _check(adapter, after, config)
         return {name: tensor for name, tensor in after.items() if config.is_trained(name)}
 
+    @contextmanager
+    def session(self, config: AdapterConfig, adapter: Adapter | None) -> Iterator[Session]:
+        """The model with an adapter, for passes and steps that the caller arranges."""
+        with self._attached(config, adapter) as model:
+            yield self._session(model, config)
+
     def losses(
-        self, examples: Sequence[Example], config: AdapterConfig, adapter: Adapter | None
+        self, examples: Sequence[AnyExample], config: AdapterConfig, adapter: Adapter | None
     ) -> list[float]:
-        """Mean completion loss of each example in nats per token; ``None``: the base model alone."""
-        result = [0.0] * len(examples)
-        with (
-            self._attached(config, adapter) as model,
-            self._entered(model, config) as losses,
-            torch.no_grad(),
-        ):
-            for group, loss in losses(examples):
-                for index, value in zip(group.indices, loss.tolist(), strict=True):
-                    result[index] = value
-        return result
+        """Loss of each example in nats, per completion token or of its label.
+
+        ``adapter``: None scores the base model alone.
+        """
+        with self.session(config, adapter) as session:
+            return session.losses(examples)
 
     def choose(
         self,
@@ -139,73 +155,58 @@ class LoraTrainer:
         with self._attached(config, adapter) as model, torch.inference_mode():
             return choose(model, self.tokenizer, prompts, candidates, max_tokens)
 
+    def forget(self) -> None:
+        """Drop the hidden states that were kept of records; at the end of a run."""
+        with self._lock:
+            self._cache.clear()
+
     @contextmanager
     def _attached(self, config: AdapterConfig, adapter: Adapter | None) -> Iterator[Any]:
+        if self.task is LabelledExample and not set(config.trained_modules) & set(HEADS):
+            raise AdapterMismatch(
+                f"a classifier needs its head among trained_modules={list(config.trained_modules)}: "
+                f"one of {', '.join(HEADS)}"
+            )
         with self._lock, adapters.attached(self._model, config, adapter) as model:
             yield model
 
-    @contextmanager
-    def _entered(self, model: Any, config: AdapterConfig) -> Iterator[Losses]:
-        """The per-unit losses of ``model``, past the frozen prefix where there is one."""
+    def _session(self, model: Any, config: AdapterConfig) -> Session:
+        """Past the frozen prefix, where there is one: nothing below it may be trained."""
         first = prefix_length(self._model, config.last_layers)
-        if first == 0:
-            yield partial(_losses, model)
-            return
-        if first not in self._prefixes:
-            self._prefixes = {first: FrozenPrefix(self._model, first, MICRO_BATCH_TOKENS)}
-        prefix = self._prefixes[first]
+        prefix = None
+        if first and set(config.trained_modules) <= set(HEADS):
+            if first != self._cached_from:
+                self._cache.clear()
+                self._cached_from = first
+            prefix = FrozenPrefix(self._model, first, MICRO_BATCH_TOKENS, self._run, self._cache)
+        return Session(model, self.task, prefix, MICRO_BATCH_TOKENS, self._checkpointing)
 
-        def losses(examples: Sequence[Example]) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
-            states = prefix.states(examples)
-            with prefix.skipped(model):
-                yield from _losses(model, examples, states)
-
-        yield losses
+    def _run(self, examples: Sequence[Any], shape: MicroBatch) -> object:
+        loss = completion_loss if self.task is Example else label_logits
+        return loss(self._model, examples, shape)
 
 
-def _losses(
-    model: Any, examples: Sequence[Example], states: Sequence[torch.Tensor] | None = None
-) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
-    """Per-unit losses ``(units,)`` of one micro-batch after the other."""
-    for group in micro_batches(range(len(examples)), examples, MICRO_BATCH_TOKENS):
-        yield (
-            group,
-            per_unit_loss(
-                model,
-                [examples[i] for i in group.indices],
-                group,
-                None if states is None else [states[i] for i in group.indices],
-            ),
+def _load(source: str, labels: int | None) -> tuple[Any, frozenset[str]]:
+    """The model in float32, and the names of its parameters without a pretrained value."""
+    with torch.random.fork_rng():
+        # What is not pretrained and not trained either must be the same on every node.
+        torch.manual_seed(0)
+        if labels is None:
+            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+            return loaded, frozenset()
+        loaded, told = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=torch.float32, num_labels=labels, output_loading_info=True
         )
+    return loaded, frozenset(n for n in told["missing_keys"] if n.partition(".")[0] in HEADS)
 
 
-def _descend(
-    model: Any,
-    losses: Losses,
-    examples: Sequence[Example],
-    plan: DpPlan,
-    learning_rate: float,
-    progress: Progress | None,
-) -> None:
-    rng = secure_generator()
-    with per_unit_gradients(model) as gradients:
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(trained, lr=learning_rate, betas=(0.9, 0.98))
-        for step in range(plan.steps):
-            batch = poisson_sample(len(examples), plan.sampling_rate, rng)
-            total = [torch.zeros_like(p) for p in trained]
-            for group, loss in losses([examples[i] for i in batch]):
-                loss.sum().backward()
-                per_unit = [g[: len(group.indices)] for g in gradients.take(group.rows)]
-                clipped = clip_and_sum(per_unit, plan.clipping_norm)
-                for accumulated, part in zip(total, clipped.total, strict=True):
-                    accumulated += part
-            for parameter, summed in zip(trained, total, strict=True):
-                parameter.grad = _noised_mean(summed, plan, rng)
-            optimiser.step()
-            optimiser.zero_grad()
-            if progress is not None:
-                progress(step + 1, plan.steps)
+def _without_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def _native_dtype(device: torch.device) -> torch.dtype:
@@ -214,12 +215,6 @@ def _native_dtype(device: torch.device) -> torch.dtype:
     else:
         native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.bfloat16 if native else torch.float32
-
-
-def _noised_mean(summed: torch.Tensor, plan: DpPlan, rng: np.random.Generator) -> torch.Tensor:
-    noise = torch.from_numpy(gaussian_noise(summed.numel(), plan.noise_std, rng))
-    noised = summed.cpu().double() + noise.view(summed.shape)
-    return (noised / plan.expected_batch_size).to(summed.device, torch.float32)
 
 
 def _check(before: Adapter, after: Adapter, config: AdapterConfig) -> None:

@@ -1,5 +1,6 @@
 """What mechanism events cost."""
 
+import math
 import subprocess
 import sys
 
@@ -7,9 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.dp.accounting import GRID, calibrate_noise, epsilon
-from privacy.dp.events import PoissonGaussian, event_from_json
-from privacy.errors import EventInvalid
+from privacy.dp.accounting import (
+    ACCOUNTANT,
+    GRID,
+    PrivacyLoss,
+    calibrate_noise,
+    epsilon,
+    privacy_loss,
+)
+from privacy.dp.bounds import renyi_upper_bound
+from privacy.dp.composition import Distributions
+from privacy.dp.events import (
+    AdaptiveClipGaussian,
+    BandedGaussian,
+    MechanismEvent,
+    PoissonGaussian,
+    event_from_json,
+)
+from privacy.errors import AccountingDisagrees, EventInvalid
 
 DELTA = 1e-5
 
@@ -69,20 +85,64 @@ def test_calibrated_noise_meets_the_bound_and_is_tight(
     rate: float, steps: int, target: float
 ) -> None:
     """At most the target, within one percent of it, and one grid point less would pass it."""
-    noise = calibrate_noise(rate, steps, target, DELTA)
-    cost = epsilon([PoissonGaussian(rate, noise, steps)], DELTA)
+
+    def plan(noise: float) -> list[PoissonGaussian]:
+        return [PoissonGaussian(rate, noise, steps)]
+
+    noise = calibrate_noise(plan, target, DELTA)
+    cost = epsilon(plan(noise), DELTA)
     assert 0.99 * target <= cost <= target
     assert noise == round(noise * GRID) / GRID
-    assert epsilon([PoissonGaussian(rate, noise - 1 / GRID, steps)], DELTA) > target
+    assert epsilon(plan(noise - 1 / GRID), DELTA) > target
+
+
+def test_calibration_prices_every_mechanism_of_the_plan() -> None:
+    """The history counts, and so does what the mechanism releases beside the gradients."""
+    past = PoissonGaussian(0.25, 2.0, 8)
+
+    def plan(noise: float) -> list[MechanismEvent]:
+        return [past, AdaptiveClipGaussian(0.25, noise, 8, 4.0), BandedGaussian(0.1, noise, 9, 4)]
+
+    noise = calibrate_noise(plan, 6.0, DELTA)
+    assert epsilon(plan(noise), DELTA) <= 6.0 < epsilon(plan(noise - 1 / GRID), DELTA)
 
 
 def test_an_unreachable_bound_says_the_way_out() -> None:
     """No noise makes epsilon 1e-9; the message names the bound and what to change."""
-    with pytest.raises(EventInvalid, match="raise epsilon or delta"):
-        calibrate_noise(1.0, 10**6, 1e-9, 1e-9)
-    for arguments in ((0.25, 24, 0.0, DELTA), (0.25, 24, 1.0, 0.0), (0.0, 24, 1.0, DELTA)):
+    with pytest.raises(EventInvalid, match=r"epsilon=1e-09 .* raise epsilon or delta"):
+        calibrate_noise(lambda noise: [PoissonGaussian(1.0, noise, 10**6)], 1e-9, 1e-9)
+    with pytest.raises(EventInvalid, match="raise the expected batch"):
+        calibrate_noise(lambda noise: [AdaptiveClipGaussian(1.0, noise, 9, 0.1)], 1.0, DELTA)
+    for rate, target, delta in ((0.25, 0.0, DELTA), (0.25, 1.0, 0.0), (0.0, 1.0, DELTA)):
         with pytest.raises(EventInvalid):
-            calibrate_noise(*arguments)
+            calibrate_noise(
+                lambda noise, rate=rate: [PoissonGaussian(rate, noise, 24)], target, delta
+            )
+
+
+def test_a_price_says_what_it_means() -> None:
+    """Epsilon never travels without its delta, its adjacency and its accountant."""
+    loss = privacy_loss([PoissonGaussian(0.25, 1.5, 24)], DELTA)
+    assert loss == PrivacyLoss(epsilon([PoissonGaussian(0.25, 1.5, 24)], DELTA), DELTA)
+    assert (loss.adjacency, loss.accountant) == ("add_or_remove_one", ACCOUNTANT)
+
+
+@pytest.mark.parametrize("understated", [0.0, 2.5, 4.2])
+def test_a_figure_that_an_attack_refutes_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, understated: float
+) -> None:
+    """Where distributions come out too small, nothing is priced; 4.61 is right, 4.31 is provable."""
+    monkeypatch.setattr(Distributions, "epsilon", lambda *_: understated)
+    with pytest.raises(AccountingDisagrees, match="an attack on these 1 mechanisms"):
+        privacy_loss([PoissonGaussian(0.25, 1.5, 24)], 1.01e-5)
+
+
+def test_an_overstated_figure_gives_way_to_the_renyi_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are upper bounds, so the smaller one is the answer."""
+    monkeypatch.setattr(Distributions, "epsilon", lambda *_: math.inf)
+    assert privacy_loss([PoissonGaussian(0.25, 1.5, 24)], 1.02e-5).epsilon == renyi_upper_bound(
+        [(0.25, 1.5, 24)], 1.02e-5
+    )
 
 
 @pytest.mark.parametrize(

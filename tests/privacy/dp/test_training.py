@@ -1,6 +1,7 @@
 """What training promises: noise, bounds, movement, refusal."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,18 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy.dp import trainer as trainer_module
+from privacy.dp import descent as descent_module
+from privacy.dp import session as session_module
 from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.clipping import clip_and_sum
-from privacy.dp.encode import Example, encode_chat, encode_completion
+from privacy.dp.correlated import banded_coefficients
+from privacy.dp.descent import Descent
+from privacy.dp.encode import Example, LabelledExample, Unit, encode_chat, encode_completion
 from privacy.dp.errors import AdapterMismatch, InvalidExample, InvalidPlan, TrainingFailed
-from privacy.dp.plan import DpPlan
+from privacy.dp.plan import DpPlan, PublicPlan
 from privacy.dp.randomness import gaussian_noise, poisson_sample, secure_generator
 from privacy.dp.trainer import LoraTrainer
 
 TARGETS = ("q_proj", "v_proj")
 CONFIG = AdapterConfig(4, 8, TARGETS, last_layers=1)
-UNITS = [Example((5, 6, 7, 8), 2), Example((9, 10, 11), 1), Example((12, 13), 1)]
+EXAMPLES = [Example((5, 6, 7, 8), 2), Example((9, 10, 11), 1), Example((12, 13), 1)]
+UNITS: list[Unit] = [(example,) for example in EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +149,34 @@ def test_an_all_zero_gradient_stays_zero() -> None:
     assert torch.equal(clip_and_sum([torch.zeros(2, 3)], 1.0).total[0], torch.zeros(3))
 
 
+@given(st.lists(finite, min_size=4, max_size=4), st.floats(1e-3, 1e3))
+@settings(deadline=None)
+def test_automatic_clipping_bounds_every_unit_below_the_norm(
+    row: list[float], bound: float
+) -> None:
+    """C / (norm + 0.01) times the gradient is shorter than C, zero gradients included."""
+    total = clip_and_sum([torch.tensor([row])], bound, "automatic").total[0]
+    assert float(total.double().norm()) <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_clipped_norm_of_real_gradients_stays_within_a_millionth(
+    tiny_llama_dir: Path, dtype: torch.dtype
+) -> None:
+    """Norms are taken of the very numbers that are summed, whatever the base computes in."""
+    trainer = LoraTrainer(tiny_llama_dir, dtype=dtype)
+    chosen = plan(sampling_rate=1.0, clipping_norm=1e-3, noise_multiplier=1e-30)
+    for unit in UNITS:
+        step = captured_gradients(trainer, [unit], replace(chosen, steps=1))[0]
+        norm = np.linalg.norm(step.astype(np.float64)) * chosen.expected_batch_size
+        assert 1e-3 * (1 - 1e-6) <= norm <= 1e-3 * (1 + 1e-6)
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
 def captured_gradients(
-    trainer: LoraTrainer, units: Sequence[Example], chosen: DpPlan
+    trainer: LoraTrainer, units: Sequence[Unit], chosen: DpPlan
 ) -> list[np.ndarray]:
     """What the optimiser was given at each step, flattened."""
     seen: list[np.ndarray] = []
@@ -159,7 +187,7 @@ def captured_gradients(
             seen.append(torch.cat([g.flatten() for g in grads]).numpy().copy())
             super().step()
 
-    with patch.object(trainer_module.torch.optim, "Adam", Spy):
+    with patch.object(descent_module.torch.optim, "Adam", Spy):
         trainer.train(trainer.initial_adapter(CONFIG, 0), units, chosen, 1e-3, CONFIG)
     return seen
 
@@ -184,6 +212,155 @@ def test_the_normaliser_is_public(trainer: LoraTrainer) -> None:
     once, twice = (captured_gradients(trainer, UNITS[:1] * n, chosen)[0] for n in (1, 2))
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-4, atol=1e-9)
     assert np.linalg.norm(once) == pytest.approx(1e-3 / 2.0, rel=1e-4)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("claimed", "holds"), [(1.0, True), (2 / 3, False), (1.5, False)])
+def test_correlated_noise_has_the_deviation_of_its_event_once_it_is_undone(
+    trainer: LoraTrainer, claimed: float, holds: bool
+) -> None:
+    """C applied to the steps gives independent N(0, (σC/B)²); 2/3 and 3/2 are rejected (1e-6)."""
+    chosen = replace(plan(steps=6, noise_multiplier=1.3, sampling_rate=0.25), bands=3)
+    steps = captured_gradients(trainer, [], chosen)
+    column = banded_coefficients(3)
+    undone = [sum(c * steps[t - j] for j, c in enumerate(column) if j <= t) for t in range(6)]
+    std = 1.3 * 0.5 / 2.0 * claimed
+    pvalue = stats.kstest(np.concatenate(undone), "norm", args=(0, std)).pvalue
+    assert bool(pvalue > 1e-6) is holds
+
+
+@pytest.mark.statistical
+def test_noise_of_steps_coordinates_and_calls_is_independent(trainer: LoraTrainer) -> None:
+    """Correlations over steps, neighbouring coordinates and calls fit zero (false alarms 1e-6 each)."""
+    chosen = plan(steps=2)
+    (a, b), (c, _) = (captured_gradients(trainer, [], chosen) for _ in range(2))
+    for left, right in ((a, b), (a, c), (b, c), (a[:-1], a[1:])):
+        assert stats.pearsonr(left, right).pvalue > 1e-6
+
+
+def descent_over(plan_: DpPlan, units: Sequence[Unit], scale: float = 1.0) -> Descent:
+    """A descent whose example i has the gradient scale · e_i, without any model."""
+    place = {unit[k]: i for i, unit in enumerate(units) for k in range(len(unit))}
+
+    def gradients(examples, weights):
+        rows = torch.zeros(len(examples), max(1, len(units)))
+        for row, example, weight in zip(rows, examples, weights, strict=True):
+            row[place[example]] = scale * weight
+        yield range(len(examples)), rows
+
+    return Descent(torch.zeros(max(1, len(units))), gradients, units, plan_, 1.0)
+
+
+def shown(descent: Descent) -> np.ndarray:
+    """The gradient of the next step."""
+    before = descent._flat.clone()
+    descent.step()
+    return (before - descent._flat).numpy()
+
+
+def many_units(count: int) -> list[Unit]:
+    return [(Example((3, 4 + i), 1),) for i in range(count)]
+
+
+@pytest.mark.statistical
+def test_every_unit_enters_a_step_independently_at_the_rate_of_the_plan() -> None:
+    """Over steps each unit's count is Binomial(steps, rate) (χ² over units, false alarms 1e-6)."""
+    units, steps, rate = many_units(200), 300, 0.3
+    chosen = plan(sampling_rate=rate, noise_multiplier=1e-12, expected_batch_size=1.0)
+    counts = np.zeros(200)
+    for _ in range(steps):
+        descent = descent_over(replace(chosen, optimiser="sgd"), units)
+        counts += shown(descent) > 0.25
+    z = (counts - steps * rate) / np.sqrt(steps * rate * (1 - rate))
+    assert stats.chi2.sf(float((z**2).sum()), 200) > 1e-6
+    assert stats.chi2.cdf(float((z**2).sum()), 200) > 1e-6
+
+
+def test_with_bands_a_unit_takes_part_only_every_so_many_steps() -> None:
+    """Participations of a unit lie a multiple of the bands apart, as the event claims."""
+    units = many_units(120)
+    chosen = replace(
+        plan(sampling_rate=0.25, noise_multiplier=1e-12, expected_batch_size=1.0),
+        bands=4,
+        optimiser="sgd",
+    )
+    descent = descent_over(chosen, units)
+    descent._optimiser = torch.optim.SGD([descent._flat], lr=1.0)
+    took = np.array([shown(descent) > 0.25 for _ in range(12)])
+    assert took.any(axis=0).all()  # probability 1 within a unit's own steps
+    for unit in took.T:
+        assert len({int(step) % 4 for step in np.flatnonzero(unit)}) == 1
+
+
+@pytest.mark.statistical
+def test_of_a_sampled_subject_so_many_examples_are_drawn_at_random() -> None:
+    """Of 6 examples 2 enter, each equally often (χ², false alarms 1e-6); their mean is clipped once."""
+    subject: Unit = tuple(Example((3, 4 + i), 1) for i in range(6))
+    chosen = plan(sampling_rate=1.0, noise_multiplier=1e-12, clipping_norm=10.0)
+    drawn = np.zeros(6)
+
+    def gradients(examples, weights):
+        assert list(weights) == [0.5, 0.5]
+        for example in examples:
+            drawn[example.input_ids[1] - 4] += 1
+        yield range(2), torch.full((2, 1), 3.0) * torch.tensor(weights)[:, None]
+
+    chosen = replace(chosen, examples_per_unit=2, optimiser="sgd", expected_batch_size=1.0)
+    for _ in range(600):
+        assert shown(Descent(torch.zeros(1), gradients, [subject], chosen, 1.0)) == pytest.approx(3)
+    assert stats.chisquare(drawn).pvalue > 1e-6
+
+
+def test_adaptive_clipping_finds_the_median_norm() -> None:
+    """From ten times too small and too large, the norm comes within a third of the true one."""
+    units = many_units(400)
+    for start in (0.4, 40.0):
+        chosen = replace(
+            plan(sampling_rate=1.0, clipping_norm=start, expected_batch_size=400.0),
+            clipping="adaptive",
+        )
+        rng = np.random.default_rng(0)
+        norms = {u[0]: s for u, s in zip(units, rng.lognormal(np.log(4), 0.5, 400), strict=True)}
+
+        def gradients(examples, weights, norms=norms):
+            yield range(len(examples)), torch.tensor([[norms[e]] for e in examples])
+
+        descent = Descent(torch.zeros(1), gradients, units, chosen, 1e-6)
+        for _ in range(60):
+            descent.step()
+        assert 4 / 1.33 < descent.clipping_norm < 4 * 1.33
+
+
+def test_broken_gradients_are_counted_and_contribute_nothing() -> None:
+    """A unit with a NaN gradient is replaced by zero; the others' sum is as without it."""
+    units = many_units(3)
+    chosen = replace(plan(sampling_rate=1.0, noise_multiplier=1e-12), optimiser="sgd")
+
+    def gradients(examples, weights):
+        yield range(3), torch.tensor([[0.3], [float("nan")], [0.1]])
+
+    descent = Descent(torch.zeros(1), gradients, units, chosen, 1.0)
+    assert shown(descent) == pytest.approx(0.4 / 2.0)
+    assert descent.replaced == 1
+
+
+def test_examples_of_another_task_are_refused(trainer: LoraTrainer) -> None:
+    """A language model does not learn from labels; the message names both kinds."""
+    with pytest.raises(InvalidExample, match="LabelledExample"):
+        trainer.train(
+            trainer.initial_adapter(CONFIG, 0), [(LabelledExample((3,), 0),)], plan(), 1e-2, CONFIG
+        )
+
+
+def test_public_training_needs_no_plan_for_privacy(trainer: LoraTrainer) -> None:
+    """A public plan descends on the plain mean gradient: no clipping, no noise, no event."""
+    adapter = trainer.initial_adapter(CONFIG, 0)
+    chosen = PublicPlan(1.0, 20, 3.0)
+    trained = dict(adapter) | trainer.train(adapter, UNITS, chosen, 1e-2, CONFIG)
+    assert sum(trainer.losses(EXAMPLES, CONFIG, trained)) < sum(
+        trainer.losses(EXAMPLES, CONFIG, adapter)
+    )
+    assert not hasattr(chosen, "event")
 
 
 def test_trained_tensors_move_and_frozen_ones_do_not(trainer: LoraTrainer) -> None:
@@ -216,8 +393,8 @@ def test_learning_lowers_the_loss_without_noise(trainer: LoraTrainer) -> None:
     adapter = trainer.initial_adapter(CONFIG, 0)
     chosen = plan(sampling_rate=1.0, steps=20, noise_multiplier=1e-6, expected_batch_size=3.0)
     trained = dict(adapter) | trainer.train(adapter, UNITS, chosen, 1e-2, CONFIG)
-    before = trainer.losses(UNITS, CONFIG, adapter)
-    after = trainer.losses(UNITS, CONFIG, trained)
+    before = trainer.losses(EXAMPLES, CONFIG, adapter)
+    after = trainer.losses(EXAMPLES, CONFIG, trained)
     assert sum(after) < sum(before)
 
 
@@ -226,10 +403,10 @@ def test_an_adapter_that_is_not_trained_is_noticed(
 ) -> None:
     """A layer that takes no part in the pass is an error, not a silent zero (Opacus issue 820)."""
 
-    def detached(model: object, units: Sequence[Example], *_: object) -> torch.Tensor:
-        return torch.zeros(len(units), requires_grad=True)
+    def detached(model: object, units: Sequence[Example], *_: object) -> tuple[torch.Tensor, ...]:
+        return torch.zeros((), requires_grad=True), torch.zeros(len(units))
 
-    monkeypatch.setattr(trainer_module, "per_unit_loss", detached)
+    monkeypatch.setattr(session_module, "completion_loss", detached)
     with pytest.raises(TrainingFailed, match="no per-unit gradient"):
         trainer.train(
             trainer.initial_adapter(CONFIG, 0), UNITS, plan(sampling_rate=1.0), 1e-2, CONFIG
