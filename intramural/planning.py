@@ -1,27 +1,31 @@
 """What a run would cost each department, before it runs. Charges nothing.
 
-Noise is calibrated as the hub does it (``server.rounds.RunPlan``): one noise multiplier for the
-whole run, at the smallest delta of all departments.
+Noise is calibrated as the hub does it (:func:`privacy.dp.pricing.run_noise`), or named.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from policies.model import Policy
-from privacy.dp.accounting import calibrate_noise, epsilon
-from privacy.dp.events import MechanismEvent, PoissonGaussian
-from privacy.ledger.ledger import LedgerHistory
+from policies.model import Policy, TrainingPolicy, rounded_down
+from privacy.dp.accounting import epsilon
+from privacy.dp.pricing import round_event, run_noise
+from privacy.ledger.history import LedgerHistory
 
 
 @dataclass(frozen=True)
 class RunShape:
-    """What decides about a run's cost; ``epsilon`` is the most that the whole run may cost."""
+    """What decides about a run's cost.
 
-    rounds: int
-    steps: int
-    sampling_rate: float
-    epsilon: float
+    Attributes:
+        training: the policy's training section, with what is to be planned instead of it.
+        noise_multiplier: the same for every department and round.
+        target_epsilon: what the noise was calibrated for; None where the noise was named.
+    """
+
+    training: TrainingPolicy
+    noise_multiplier: float
+    target_epsilon: float | None
 
     @classmethod
     def of(
@@ -32,25 +36,40 @@ class RunShape:
         steps: int | None = None,
         sampling_rate: float | None = None,
         epsilon: float | None = None,
+        noise_multiplier: float | None = None,
     ) -> Self:
-        """The policy's run, with some figures replaced."""
-        training = policy.training
-        return cls(
-            training.rounds if rounds is None else rounds,
-            training.local_steps if steps is None else steps,
-            training.sampling_rate if sampling_rate is None else sampling_rate,
-            policy.run_epsilon() if epsilon is None else epsilon,
+        """The policy's run, with some figures replaced.
+
+        Args:
+            epsilon: the most that the whole run may cost, instead of the policy's.
+            noise_multiplier: nothing is calibrated, and ``epsilon`` is not looked at.
+
+        Raises:
+            EventInvalid: no noise within reach gives this epsilon, or no mechanism is like this.
+        """
+        changed = {"rounds": rounds, "local_steps": steps, "sampling_rate": sampling_rate}
+        training = policy.training.model_copy(
+            update={key: value for key, value in changed.items() if value is not None}
         )
+        if noise_multiplier is not None:
+            return cls(training, noise_multiplier, None)
+        target = rounded_down(policy.run_epsilon()) if epsilon is None else epsilon
+        return cls(training, run_noise(policy, training, target), target)
+
+    @property
+    def mechanism(self) -> str:
+        """Clipping and noise in a person's words."""
+        bands = self.training.noise_bands
+        noise = "independent noise" if bands == 1 else f"noise correlated over {bands} steps"
+        return f"{self.training.clipping} clipping, {noise}"
 
     def beyond(self, policy: Policy) -> list[str]:
         """Keys of the policy that this run would exceed, so that every node declines it."""
-        training = policy.training
-        asked = {
-            "training.rounds": (self.rounds, training.rounds),
-            "training.local_steps": (self.steps, training.local_steps),
-            "training.sampling_rate": (self.sampling_rate, training.sampling_rate),
-        }
-        return [key for key, (value, bound) in asked.items() if value > bound]
+        return [
+            f"training.{key}"
+            for key in ("rounds", "local_steps", "sampling_rate")
+            if getattr(self.training, key) > getattr(policy.training, key)
+        ]
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,9 @@ class RunCost:
 
     Attributes:
         run: the run by itself.
-        spent: the stored history by itself.
+        spent: by itself, the stored history of the data block that the policy names.
         after: history and run, composed.
+        expected_batch: units that a step samples on average, by the declared size.
         affordable_rounds: rounds of the run that fit into the budget.
     """
 
@@ -70,6 +90,7 @@ class RunCost:
     after: float
     budget: float
     delta: float
+    expected_batch: float
     affordable_rounds: int
     rounds: int
 
@@ -87,6 +108,7 @@ class RunCost:
             "epsilon_after": self.after,
             "budget": self.budget,
             "delta": self.delta,
+            "expected_batch": self.expected_batch,
             "fits": self.fits,
             "affordable_rounds": self.affordable_rounds,
         }
@@ -94,51 +116,45 @@ class RunCost:
 
 def plan_costs(
     policy: Policy, shape: RunShape, histories: Mapping[str, LedgerHistory]
-) -> tuple[float, tuple[RunCost, ...]]:
-    """The calibrated noise multiplier, and the cost for each department of the policy.
+) -> tuple[RunCost, ...]:
+    """The cost of ``shape`` for each department of the policy, after its stored history.
 
     Raises:
-        EventInvalid: no noise within reach gives this epsilon.
+        EventInvalid: no mechanism is like this.
     """
-    deltas = {name: policy.budget_of(name).delta for name in policy.departments}
-    noise = calibrate_noise(
-        sampling_rate=shape.sampling_rate,
-        steps=shape.rounds * shape.steps,
-        epsilon=shape.epsilon,
-        delta=min(deltas.values()),
+    empty = LedgerHistory(())
+    return tuple(
+        _cost(policy, name, shape, histories.get(name, empty)) for name in policy.departments
     )
-    costs = []
-    for name in policy.departments:
-        history = histories.get(name, LedgerHistory(())).events(name)
-        costs.append(_cost(policy, name, shape, noise, history))
-    return noise, tuple(costs)
 
 
-def _cost(
-    policy: Policy, name: str, shape: RunShape, noise: float, history: tuple[MechanismEvent, ...]
-) -> RunCost:
+def _cost(policy: Policy, name: str, shape: RunShape, ledger: LedgerHistory) -> RunCost:
     budget = policy.budget_of(name)
+    delta = budget.accountant_delta
+    history = ledger.events(name, budget.block)
+    units = policy.departments[name].declared_units
+    event = round_event(shape.training, units, shape.noise_multiplier)
+    rounds = shape.training.rounds
 
-    def after(rounds: int) -> float:
-        run = [PoissonGaussian(shape.sampling_rate, noise, rounds * shape.steps)] if rounds else []
-        return epsilon([*history, *run], budget.delta)
+    def after(count: int) -> float:
+        return epsilon([*history, *[event] * count], delta)
 
-    whole = after(shape.rounds)
-    affordable = shape.rounds
-    if whole > budget.epsilon:
-        low, high = -1, shape.rounds  # low fits (or nothing does), high does not
+    whole = after(rounds)
+    affordable = rounds
+    if not budget.allows(whole):
+        low, high = -1, rounds  # low fits (or nothing does), high does not
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if after(middle) <= budget.epsilon else (low, middle)
+            low, high = (middle, high) if budget.allows(after(middle)) else (low, middle)
         affordable = max(low, 0)
-    run = PoissonGaussian(shape.sampling_rate, noise, shape.rounds * shape.steps)
     return RunCost(
         department=name,
-        run=epsilon([run], budget.delta),
-        spent=epsilon(history, budget.delta),
+        run=epsilon([event] * rounds, delta),
+        spent=epsilon(history, delta),
         after=whole,
-        budget=budget.epsilon,
-        delta=budget.delta,
+        budget=float(budget.epsilon),
+        delta=budget.stated_delta,
+        expected_batch=shape.training.sampling_rate * units,
         affordable_rounds=affordable,
-        rounds=shape.rounds,
+        rounds=rounds,
     )

@@ -73,7 +73,8 @@ class _RmsNorm(torch.autograd.Function):
         mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         inverse = mean.add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse, weight)
-        return (wide * inverse).mul_(weight).to(x.dtype)
+        normed: torch.Tensor = (wide * inverse).mul_(weight).to(x.dtype)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
@@ -86,7 +87,8 @@ class _RmsNorm(torch.autograd.Function):
 
 def _gated(module: nn.Module) -> Forward | None:
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    matrices = [p.weight for p in parts if type(p) is nn.Linear and p.bias is None]
+    plain = [p for p in parts if isinstance(p, nn.Linear) and type(p) is nn.Linear]
+    matrices = [p.weight for p in plain if p.bias is None]
     silu = type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
     if not (len(matrices) == 3 and silu and _frozen(module)):
         return None

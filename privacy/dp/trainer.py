@@ -4,6 +4,7 @@ The trainer knows tokens, tensors and a plan. It knows no department, ledger or 
 must have been reserved before :meth:`LoraTrainer.train` is called.
 """
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedTokenizerBase,
 )
 
@@ -26,7 +28,7 @@ from privacy.dp import attention
 from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.choice import choose
 from privacy.dp.encode import AnyExample, Example, LabelledExample, Unit
-from privacy.dp.errors import AdapterMismatch, TrainingFailed
+from privacy.dp.errors import AdapterMismatch, DpError, TrainingFailed
 from privacy.dp.loss import MicroBatch, completion_loss, label_logits
 from privacy.dp.plan import DpPlan, PublicPlan
 from privacy.dp.prefix import FrozenPrefix, prefix_length
@@ -47,6 +49,7 @@ class LoraTrainer:
     natively, else float32. Adapters, clipping, sums and noise are float32 in either case.
     ``labels``: a sequence classifier of so many labels instead of a language model.
     ``gradient_checkpointing``: compute the blocks' activations twice instead of keeping them.
+    ``quantisation``: keep the frozen base in 8 or 4 bits, where bitsandbytes serves the hardware.
     ``cache``: where hidden states below the first adapted block are kept.
 
     Calls from several threads take turns; the adapter is attached for one call.
@@ -61,6 +64,7 @@ class LoraTrainer:
         dtype: torch.dtype | None = None,
         labels: int | None = None,
         gradient_checkpointing: bool = False,
+        quantisation: Quantisation | None = None,
         cache: StateCache | None = None,
     ) -> None:
         source = str(base_model)
@@ -71,7 +75,12 @@ class LoraTrainer:
         kept = {n: t for n, t in loaded.state_dict().items() if n not in self._fresh}
         self.base_digest = model_digest(kept)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: Any = loaded.to(device, dtype or _native_dtype(device)).eval()
+        dtype = dtype or _native_dtype(device)
+        if quantisation is None:
+            self._model: Any = loaded.to(device, dtype).eval()
+        else:
+            del loaded, kept
+            self._model = _load(source, labels, _bits(quantisation, dtype), device)[0].eval()
         self._model.requires_grad_(False)
         _without_dropout(self._model)
         if device.type == "cpu" and self._model.dtype != torch.float32:
@@ -186,18 +195,48 @@ class LoraTrainer:
         return loss(self._model, examples, shape)
 
 
-def _load(source: str, labels: int | None) -> tuple[Any, frozenset[str]]:
-    """The model in float32, and the names of its parameters without a pretrained value."""
+def _load(
+    source: str, labels: int | None, bits: Any = None, device: torch.device | None = None
+) -> tuple[Any, frozenset[str]]:
+    """The model in float32 or, with ``bits``, quantised; and what of it has no pretrained value."""
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if bits is not None:
+        options = {
+            "dtype": bits.bnb_4bit_compute_dtype,
+            "quantization_config": bits,
+            "device_map": device,
+        }
     with torch.random.fork_rng():
         # What is not pretrained and not trained either must be the same on every node.
         torch.manual_seed(0)
         if labels is None:
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+            loaded = AutoModelForCausalLM.from_pretrained(source, **options)
             return loaded, frozenset()
         loaded, told = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, num_labels=labels, output_loading_info=True
+            source, num_labels=labels, output_loading_info=True, **options
         )
     return loaded, frozenset(n for n in told["missing_keys"] if n.partition(".")[0] in HEADS)
+
+
+def _bits(quantisation: Quantisation, dtype: torch.dtype) -> Any:
+    """How bitsandbytes is to keep the frozen matrices.
+
+    Raises :class:`~privacy.dp.errors.DpError` where it is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DpError(
+            f"quantisation={quantisation!r} needs the package bitsandbytes: install the extra "
+            "'quantised', or leave the base model unquantised"
+        )
+    if quantisation == "int4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    # The usual treatment of outliers picks columns by looking at the whole batch, so that one
+    # unit's gradient would depend on its neighbours. A threshold of 0 turns it off.
+    return BitsAndBytesConfig(
+        load_in_8bit=True, llm_int8_threshold=0.0, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def _without_dropout(model: nn.Module) -> None:

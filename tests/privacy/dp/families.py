@@ -53,6 +53,10 @@ FAMILIES = {
         },
         ("c_attn", "c_fc"),
     ),
+    # Matrices large enough for the kernels that multiply 4-bit blocks of 64.
+    "llama-wide": Family(
+        hf.LlamaConfig, _GROUPED | {"hidden_size": 256, "intermediate_size": 512}, _LLAMA_LIKE
+    ),
     "bert": Family(hf.BertConfig, _SMALL, ("query", "value", "dense"), "classifier"),
 }
 CAUSAL = ("llama", "qwen2", "mistral", "phi", "gpt2")

@@ -238,6 +238,29 @@ def test_the_fast_path_equals_the_hooks_of_opacus(
     assert distance(clipped_sum(trainer, config, adapter, given, plan(0.3)), fast) < 1e-5
 
 
+@pytest.mark.parametrize(("quantisation", "tolerance"), [("int8", 0.01), ("int4", 1e-5)])
+def test_a_quantised_base_gives_what_the_hooks_give_and_couples_no_units(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, quantisation: Any, tolerance: float
+) -> None:
+    """Quantised layers keep their own arithmetic, and no row moves another.
+
+    In 8 bits activations are rounded to 1/127 of a row's largest, so that the two ways, whose norms
+    round differently, may land on either side of such a step.
+    """
+    base = folder("llama-wide")
+    config = AdapterConfig(4, 8, FAMILIES["llama-wide"].targets)
+    trainer = LoraTrainer(base, dtype=torch.float32, quantisation=quantisation)
+    assert trainer.base_digest == LoraTrainer(base).base_digest
+    adapter = moved(trainer.initial_adapter(config, 3))
+    given = units(5)
+    alone = gradient_of(trainer, config, adapter, [given[2]], 0)
+    among = gradient_of(trainer, config, adapter, given, 2)
+    assert float((alone - among).norm()) <= 1e-5 * float(alone.norm())
+    fast = clipped_sum(trainer, config, adapter, given, plan(0.3))
+    monkeypatch.setattr(one_pass, "covers", lambda _: False)
+    assert distance(clipped_sum(trainer, config, adapter, given, plan(0.3)), fast) < tolerance
+
+
 def test_trained_embeddings_take_the_way_of_the_hooks(folder: Folder) -> None:
     """Embeddings are no linear layer; their per-unit gradients equal the oracle all the same."""
     config = AdapterConfig(4, 8, ("q_proj",), 1, "B", trained_modules=("embed_tokens",))
