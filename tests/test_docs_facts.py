@@ -70,7 +70,9 @@ def test_the_policy_reference_states_the_default(key: str) -> None:
     elif info.is_required():
         assert stated == "required"
     else:
-        assert tomllib.loads(f"x = {stated}")["x"] == json.loads(json.dumps(info.default))
+        assert tomllib.loads(f"x = {stated}")["x"] == json.loads(
+            json.dumps(info.default, default=float)
+        )
 
 
 @pytest.mark.parametrize("key", sorted(documented_keys()))
@@ -196,7 +198,7 @@ def test_the_figures_on_the_cost_of_several_runs_are_true() -> None:
     from privacy.dp.accounting import calibrate_noise, epsilon
     from privacy.dp.events import PoissonGaussian
 
-    noise = calibrate_noise(0.25, 24, 2.0, 1e-5)
+    noise = calibrate_noise(lambda z: [PoissonGaussian(0.25, z, 24)], 2.0, 1e-5)
     rows = table_rows("docs/compliance-officer.md", "## Budgets")
     assert [int(row[0]) for row in rows] == [1, 2, 4, 8, 12]
     for runs, stated in rows:
@@ -211,3 +213,78 @@ def test_the_figures_on_the_meaning_of_epsilon_are_true() -> None:
         assert float(row[1].replace(",", "")) == pytest.approx(factor, rel=0.02)
         odds = factor * 0.01 / 0.99
         assert float(row[2].removesuffix(" %")) == pytest.approx(100 * odds / (1 + odds), rel=0.02)
+
+
+def default_run(noise: float, rounds: int) -> list[Any]:
+    """Events of the default policy's rounds."""
+    from policies.model import TrainingPolicy
+    from privacy.dp.pricing import round_event
+
+    return [round_event(TrainingPolicy(), 500, noise)] * rounds
+
+
+@pytest.mark.parametrize(
+    "row", table_rows("docs/privacy-numbers.md", "## What an attacker can do"), ids=lambda r: r[0]
+)
+def test_the_figures_on_what_an_attacker_can_do_are_true(row: list[str]) -> None:
+    """Factor and both accuracies are what definition and accountant give, rounded up to 0.01 %."""
+    from policies.model import TrainingPolicy
+    from privacy.dp.accounting import calibrate_noise, epsilon
+
+    target, delta = float(row[0]), 1e-5
+    factor = math.exp(target)
+    assert float(row[1].replace(",", "")) == pytest.approx(factor, rel=0.005)
+    any_mechanism, default = (float(cell.removesuffix(" %")) for cell in row[2:])
+    best = 100 * (factor + delta) / (1 + factor)
+    assert best <= any_mechanism < best + 0.011
+    rounds = TrainingPolicy().rounds
+    noise = calibrate_noise(lambda z: default_run(z, rounds), target, delta)
+    run = default_run(noise, rounds)
+    # Accuracy a needs a distance of 2 a - 1 between the two worlds, the delta of epsilon 0.
+    assert epsilon(run, default / 50 - 1) == 0
+    assert epsilon(run, (default - 0.02) / 50 - 1) > 0
+
+
+def test_the_figures_on_rounds_and_crashes_are_true() -> None:
+    """Each round of the default run costs what the page says, rounded up."""
+    from privacy.dp.accounting import calibrate_noise, epsilon
+
+    noise = calibrate_noise(lambda z: default_run(z, 4), 2.0, 1e-5)
+    rows = table_rows("docs/privacy-numbers.md", "## Worked examples")
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 8]
+    for rounds, stated in rows:
+        cost = epsilon(default_run(noise, int(rounds)), 1e-5)
+        assert cost <= float(stated) < cost + 0.011
+
+
+def test_the_figures_on_groups_and_departments_are_true() -> None:
+    """Group privacy and the sum of two departments follow from the definition."""
+    page = read("docs/privacy-numbers.md")
+    assert f"{1e-5 * math.expm1(6) / math.expm1(2):.1e}".replace("e-0", "e-") == "6.3e-4"
+    assert "at most 6.3e-4" in page
+    for total in (2, 4):
+        assert f"{math.ceil(1000 / (1 + math.exp(-total))) / 10} %" in page
+
+
+def test_the_mechanism_page_states_the_constants_of_the_code() -> None:
+    """Pseudo-code and text carry the numbers that are executed."""
+    from privacy.dp import accounting, clipping, composition, descent, loss, plan, state_cache
+    from privacy.dp.events import AdaptiveClipGaussian
+
+    page = read("docs/mechanism.md")
+    for stated in (
+        f"N(0, ({plan.COUNT_NOISE_SHARE:g} B)²)",
+        f"exp(-{descent.QUANTILE_RATE:g} (p - 1/2))",
+        f"C / (r + {clipping.STABILITY:g})",
+        f"a multiple of {loss.WIDTH_STEP} that",
+        f"{loss.LOGITS_AT_ONCE} at a time",
+        f"at most {state_cache.DEFAULT_BYTES // 2**30} GiB",
+        f"a grid of {composition.DISCRETISATION:g}",
+        f"an epsilon of {accounting._PLD_UP_TO:g}",
+    ):
+        assert stated in page
+    assert descent.TARGET_QUANTILE == 0.5
+    for batch, stated in ((50, "0.981"), (8, "0.625")):
+        event = AdaptiveClipGaussian(0.1, 1.0, 1, plan.COUNT_NOISE_SHARE * batch)
+        assert f"{event.dominated_by().noise_multiplier:.3f}" == stated
+        assert f"B = {batch} gives {stated}" in page

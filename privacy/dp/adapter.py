@@ -2,7 +2,8 @@
 
 By default only B is trained and A stays frozen with orthonormal rows (FFA-LoRA, Sun et al. 2024,
 arXiv 2403.12313): averaging B over departments is then exactly averaging the product, and the
-noise enters once, linearly. This is the only module that knows PEFT.
+noise enters once, linearly. Only this module makes and
+reads PEFT adapters; :mod:`privacy.dp.one_pass` knows its layers.
 
 An adapter travels as a mapping from PEFT's own tensor names
 (``base_model.model.….lora_B.weight``) to float32 arrays, which is what a release stores.

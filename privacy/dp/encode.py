@@ -1,4 +1,4 @@
-"""From text to token sequences: one unit of privacy per sequence, its completion marked.
+"""From text to token sequences: each belongs to one unit of privacy, its completion marked.
 
 A sequence never holds two units (packing would let one unit's gradient carry another's), and the
 loss is taken on the completion only.
@@ -15,7 +15,7 @@ from privacy.dp.errors import InvalidExample
 
 @dataclass(frozen=True)
 class Example:
-    """One unit as tokens.
+    """One record as tokens.
 
     ``input_ids[completion_start:]`` is what the model must learn to say; the tokens before it are
     context. There is at least one token of context and one of completion.

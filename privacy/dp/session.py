@@ -122,6 +122,10 @@ class Session:
     @contextmanager
     def _row_gradients(self, *, summed: bool) -> Iterator[RowGradients]:
         with ExitStack() as stack:
+            # Dropout is off for good; but quantised layers choose their kernels by this mode, and
+            # those for inference have other gradients.
+            stack.callback(self._model.train, self._model.training)
+            self._model.train()
             if one_pass.covers(self._model):
                 stack.enter_context(fused(self._model))
                 way = one_pass.one_pass_gradients(self._model, self._trained, summed=summed)
