@@ -14,7 +14,7 @@ from api.recording import Recorder
 from api.settings import ServiceSettings
 from policies.decisions import Decision, decide_call
 from policies.model import Policy
-from privacy.ledger.ledger import Spend
+from privacy.ledger.history import Spend
 from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 

@@ -7,10 +7,10 @@ It knows neither Flower nor sockets. Everything that the hub may learn is in the
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from client.state import Question, ReplyStore
 from policies.decisions import RoundFacts, decide_round
 from policies.model import Budget, Policy
 from privacy.crashpoints import reached
-from privacy.dp.accounting import epsilon as composed_epsilon
 from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.encode import Unit
 from privacy.dp.errors import DpError, TrainingFailed
@@ -33,6 +32,7 @@ from privacy.exchange import (
     adapter_digest,
     check_tensors,
 )
+from privacy.ledger.history import LedgerHistory, composed
 from privacy.ledger.ledger import Ledger, Reservation
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey
@@ -62,8 +62,38 @@ class Trainer(Protocol):
         config: AdapterConfig,
         progress: Progress | None = None,
     ) -> Adapter:
-        """The trained tensors, noised."""
+        """The trained tensors, noised.
+
+        What it learns of the units it reads from ``units``, in this call.
+        """
         ...
+
+
+class WatchedUnits(Sequence[Unit]):
+    """Units that remember whether anything of them was ever read, their number included.
+
+    While ``read`` is False, nothing that was computed can depend on the units.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._units = units
+        self.read = False
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, index: int | slice) -> Unit | Sequence[Unit]:
+        self.read = True
+        return self._units[index]
+
+    def __len__(self) -> int:
+        self.read = True
+        return len(self._units)
+
+    def __iter__(self) -> Iterator[Unit]:
+        self.read = True
+        return iter(self._units)
 
 
 class NodeAgent:
@@ -93,11 +123,6 @@ class NodeAgent:
         if department not in policy.departments:
             known = ", ".join(policy.departments)
             raise AgentMisconfigured(f"no department {department!r}; the policy names {known}")
-        if policy.privacy.unit != "record":
-            raise AgentMisconfigured(
-                f"unit={policy.privacy.unit!r} cannot be trained yet, and a receipt must not claim "
-                "it; set privacy.unit to 'record'"
-            )
         self.department = department
         self._policy = policy
         self._budget: Budget = policy.budget_of(department)
@@ -134,12 +159,12 @@ class NodeAgent:
         given = self._replies.load(question)
         # A reply that was paid for is only given again; handing it out twice costs nothing more.
         cost = [] if given is not None else [request.event()]
-        spent = self._ledger.read().events(self.department)
+        spent = self._ledger.read().events(self.department, self._budget.block)
         decision = decide_round(
             self._policy,
             self.department,
             request_facts=_facts(request),
-            epsilon_after=composed_epsilon([*spent, *cost], self._budget.delta),
+            epsilon_after=composed([*spent, *cost], self._budget.delta),
         )
         if not decision:
             return Decline.model_validate({"code": decision.code, "reason": decision.reason[:500]})
@@ -164,22 +189,31 @@ class NodeAgent:
             return Decline(code="budget_exhausted", reason=str(error)[:500])
         # A crash from here on leaves the reservation, which counts as spent, and no reply.
         reached("agent.after-reserve")
+        units = WatchedUnits(self._units)
         try:
-            update = self._train(request, adapter)
+            update = self._train(request, adapter, units)
         except Exception as error:
             _log_place(f"training of round {request.round} of run {request.run_id}", error)
+            # A crash before or within the void leaves the reservation, which counts as spent.
+            if not units.read:
+                refused = isinstance(error, DpError)
+                self._ledger.void(
+                    reservation, "refused_before_reading" if refused else "failed_before_reading"
+                )
+            # The same words in either case: how far training came may depend on the records.
             return Decline(
-                code="unavailable",
-                reason=f"training failed at department {self.department!r}; the round is paid for",
+                code="unavailable", reason=f"training failed at department {self.department!r}"
             )
         reached("agent.after-train")
         receipt = Receipt(
             run_id=request.run_id,
             round=request.round,
             department=self.department,
+            block=reservation.block,
             event=request.event(),
             epsilon=reservation.epsilon,
-            delta=self._budget.delta,
+            lifetime_epsilon=reservation.lifetime_epsilon,
+            delta=self._budget.stated_delta,
             unit=request.unit,
             policy_digest=self._policy.digest,
             code_digest=self._code_digest,
@@ -197,11 +231,13 @@ class NodeAgent:
         reached("agent.after-commit")
         return reply
 
-    def _train(self, request: RoundRequest, adapter: Mapping[str, Array]) -> dict[str, Array]:
+    def _train(
+        self, request: RoundRequest, adapter: Mapping[str, Array], units: Sequence[Unit]
+    ) -> dict[str, Array]:
         config = _config(request)
         update = dict(
             self._trainer.train(
-                adapter, self._units, request.plan(), request.learning_rate, config, self._progress
+                adapter, units, request.plan(), request.learning_rate, config, self._progress
             )
         )
         _check_update(adapter, update, config)
@@ -214,9 +250,9 @@ class NodeAgent:
                 f"the run is for base model {request.base_model_digest[:12]}, this node holds "
                 f"{self._trainer.base_digest[:12]}"
             )
-        if request.expected_delta != self._budget.delta:
+        if request.expected_delta != self._budget.stated_delta:
             return (
-                f"expected_delta={request.expected_delta!r} is not the delta={self._budget.delta!r} "
+                f"expected_delta={request.expected_delta!r} is not the delta={self._budget.delta} "
                 f"of department {self.department!r}"
             )
         if request.max_tokens != self._policy.training.max_tokens:
@@ -246,37 +282,34 @@ class NodeAgent:
     def _settle(self, reply: RoundReply) -> None:
         """Note a stored reply in the ledger, where a crash came between the two writes."""
         receipt = reply.receipt.receipt
-        entries = [
-            entry
-            for entry in self._ledger.history(self.department)
-            if (entry.run_id, entry.round) == (receipt.run_id, receipt.round)
-        ]
-        if any(entry.receipt_digest == reply.receipt.digest for entry in entries):
-            return
-        noted = {entry.reservation for entry in entries}
-        for entry in entries:
-            if entry.epsilon == receipt.epsilon and entry.index not in noted:
-                reservation = Reservation(
-                    index=entry.index,
-                    department=self.department,
-                    run_id=receipt.run_id,
-                    round=receipt.round,
-                    event=receipt.event,
-                    epsilon=receipt.epsilon,
-                    delta=receipt.delta,
-                    budget=self._budget.epsilon,
-                )
-                self._ledger.commit(reservation, reply.receipt.digest)
-                return
+        history = self._ledger.read()
+        noted = {entry.receipt_digest for entry in history.entries}
+        if (
+            reply.receipt.digest not in noted
+            and (index := _unsettled(history, receipt)) is not None
+        ):
+            reservation = Reservation(
+                index=index,
+                department=receipt.department,
+                block=receipt.block,
+                run_id=receipt.run_id,
+                round=receipt.round,
+                event=receipt.event,
+                epsilon=receipt.epsilon,
+                lifetime_epsilon=receipt.lifetime_epsilon,
+                delta=self._budget.delta,
+                budget=self._budget.epsilon,
+            )
+            self._ledger.commit(reservation, reply.receipt.digest)
 
     def _check_units(self) -> None:
         count = len(self._units)
         if not count:
             raise AgentMisconfigured(f"department {self.department!r} has no example to train on")
-        if self._budget.delta * count >= 1:
+        if not self._budget.protects(count):
             # Said locally only: the message holds the true count.
             raise AgentMisconfigured(
-                f"delta={self._budget.delta!r} must be below 1/{count}, one over the number of "
+                f"delta={self._budget.delta} must be below 1/{count}, one over the number of "
                 f"units of department {self.department!r}; lower departments."
                 f"{self.department}.delta in the policy"
             )
@@ -302,9 +335,22 @@ def _facts(request: RoundRequest) -> RoundFacts:
         sampling_rate=request.sampling_rate,
         noise_multiplier=request.noise_multiplier,
         clipping_norm=request.clipping_norm,
+        clipping=request.clipping,
+        noise_bands=request.noise_bands,
         unit=request.unit,
+        examples_per_unit=request.examples_per_unit,
         factors=request.factors,
     )
+
+
+def _unsettled(history: LedgerHistory, receipt: Receipt) -> int | None:
+    """The reservation that a stored reply's receipt was made under, while nothing settles it."""
+    for entry in history.charged(receipt.department, receipt.block):
+        whose = (entry.run_id, entry.round, entry.event, entry.epsilon)
+        of = (receipt.run_id, receipt.round, receipt.event, receipt.epsilon)
+        if whose == of and entry.index not in history.settled:
+            return entry.index
+    return None
 
 
 def _mismatch(adapter: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -1,4 +1,4 @@
-"""A department's records as token sequences: one unit of privacy per sequence."""
+"""A department's records as token sequences, one a record; none belongs to two units of privacy."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict

@@ -4,7 +4,9 @@
 
     IntramuralError
     ├── WorkspaceError     a workspace lacks what a command or the service needs
-    │   └── WorkspaceInUse the folder belongs to something else
+    │   ├── WorkspaceInUse the folder belongs to something else
+    │   └── NoCanaries     a run cannot be audited (in intramural.auditing)
+    ├── ClaimRefuted       canaries contradict a run's receipts (in intramural.auditing)
     └── CommandRefused     a command will not do what was asked, and says why
 
 The rooms' own errors pass through as they are. Exit codes are the command line's business

@@ -11,13 +11,8 @@ from typing import Literal
 from intramural.workspace import Workspace
 from policies.model import Budget, Policy
 from privacy.errors import PrivacyError, TamperedStore
-from privacy.ledger.ledger import (
-    LedgerHistory,
-    Spend,
-    read_ledger,
-    spent_report,
-    verify_ledger,
-)
+from privacy.ledger.history import LedgerHistory, Spend, spent_report
+from privacy.ledger.ledger import read_ledger, verify_ledger
 from privacy.receipts import Receipt
 from privacy.release import VerifiedRelease
 from privacy.signing import VerifyKey
@@ -125,11 +120,10 @@ def _budget(policy: Policy, department: str) -> Mapping[str, Budget]:
 def _unpaid(
     department: str, history: LedgerHistory, releases: Iterable[VerifiedRelease]
 ) -> Iterable[str]:
-    """Rounds that releases carry a receipt for and the ledger no reservation."""
+    """Rounds that releases carry a receipt for and the ledger no reservation that counts."""
     paid = {
-        (entry.run_id, entry.round, entry.event)
-        for entry in history.history(department)
-        if entry.kind == "reserve"
+        (entry.block, entry.run_id, entry.round, entry.event)
+        for entry in history.charged(department)
     }
     for release in releases:
         missing = [
@@ -143,5 +137,5 @@ def _unpaid(
             )
 
 
-def _key(receipt: Receipt) -> tuple[str, int, object]:
-    return receipt.run_id, receipt.round, receipt.event
+def _key(receipt: Receipt) -> tuple[str, str, int, object]:
+    return receipt.block, receipt.run_id, receipt.round, receipt.event

@@ -1,4 +1,4 @@
-"""Builds a department's node from its file: read, scrub, encode, and hand to its agent.
+"""Builds a department's node from its file: read, scrub, encode into units, hand to its agent.
 
 All of it happens in the department's own folder. What is counted here (records, findings by type)
 is for the department's eyes and never becomes part of a reply.
@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from client.agent import NodeAgent
+from client.blocks import BlockRegister
 from client.encoding import encode_records
 from client.errors import RecordError, RowFault
 from client.formats import Row, iter_rows
@@ -21,7 +22,7 @@ from intramural.workspace import NodePaths
 from policies.decisions import action_for
 from policies.model import Policy
 from privacy.code_digest import code_digest
-from privacy.dp.encode import Example, Unit
+from privacy.dp.encode import AnyExample, Unit
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
 from privacy.ledger.ledger import Ledger
@@ -31,7 +32,22 @@ from privacy.signing import SigningKey
 
 AT_ONCE = 64
 ROWS_LOOKED_AT = 100
+BLOCK_KEY = "block-register"
 Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A department's units of privacy; every count is local.
+
+    ``examples`` counts the records in ``units``. ``faults``: every faulty row so far.
+    ``without_subject``: records under unit "subject" that name none, each a subject of its own.
+    """
+
+    units: tuple[Unit, ...]
+    examples: int
+    faults: tuple[RowFault, ...]
+    without_subject: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Scrubbed:
 
 
 def scrub_department(
+    department: str,
     source: DataSource,
     paths: NodePaths,
     policy: Policy,
@@ -61,10 +78,13 @@ def scrub_department(
 ) -> Scrubbed:
     """Read the file and scrub it into the node's folder; the work is reused while nothing changed.
 
-    ``limit`` takes the first records only; the others are counted as left out.
+    ``limit`` takes the first records only. They, and records that an earlier data block has, are
+    counted as left out.
 
     Raises:
-        RecordError: the file cannot be read or has more faulty rows than ``tolerance`` allows.
+        RecordError: the file cannot be read, has more faulty rows than ``tolerance`` allows, or
+            holds no record for the department's data block.
+        AgentMisconfigured: the node's register of blocks is damaged.
         RedactionUnavailable: the detector failed; nothing is written then.
     """
     read = read_records(source, tolerance=tolerance)
@@ -72,7 +92,18 @@ def scrub_department(
     left_out = dict(read.left_out)
     if len(records) < len(read.records):
         left_out["limit"] = len(read.records) - len(records)
-    state = _fingerprint(source, policy, limit)
+    block = policy.department(department).block
+    known_to_block = _claim(records, paths, policy, block)
+    if earlier := len(records) - len(known_to_block):
+        left_out["earlier_block"] = earlier
+        records = known_to_block
+    if not records:
+        raise RecordError(
+            f"{source.path}: every record of department {department!r} belongs to a block before "
+            f"{block!r}, whose budget pays for it; name that one in departments.{department}.block "
+            "of the policy, or give new records"
+        )
+    state = _fingerprint(source, policy, limit, block)
     note = paths.scrubbed.with_suffix(".json")
     # The rules that scrub are code: after an update, records are scrubbed with the new ones.
     made_by = f"{state} {code_digest()}"
@@ -103,8 +134,8 @@ def scrub_department(
 
 def encode_department(
     scrubbed: Scrubbed, source: DataSource, trainer: LoraTrainer, policy: Policy, tolerance: float
-) -> tuple[list[Example], tuple[RowFault, ...]]:
-    """Token sequences of the records, and every fault met so far.
+) -> Encoded:
+    """The records as units of privacy: each alone, or under unit "subject" by subject.
 
     Raises:
         RecordError: with the records that do not fit, more are faulty than ``tolerance`` allows.
@@ -120,7 +151,19 @@ def encode_department(
             f"tolerated share of {tolerance:.3g}; correct them or raise --tolerance",
             every,
         )
-    return examples, every
+    if policy.privacy.unit == "record":
+        return Encoded(tuple((example,) for example in examples), len(examples), every, 0)
+    unfit = {fault.line for fault in faults}
+    subjects = [r.subject_id for r in scrubbed.records if r.line not in unfit]
+    return Encoded(_by_subject(subjects, examples), len(examples), every, subjects.count(None))
+
+
+def _by_subject(subjects: Sequence[str | None], examples: Sequence[AnyExample]) -> tuple[Unit, ...]:
+    """All examples of one subject together; one that names none is a subject of its own."""
+    units: dict[str | int, list[AnyExample]] = {}
+    for place, (subject, example) in enumerate(zip(subjects, examples, strict=True)):
+        units.setdefault(place if subject is None else subject, []).append(example)
+    return tuple(tuple(unit) for unit in units.values())
 
 
 def open_agent(
@@ -132,7 +175,10 @@ def open_agent(
     code_digest: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[NodeAgent, Ledger, SigningKey]:
-    """The department's agent over its own ledger and key; whoever opens it closes the ledger."""
+    """The department's agent over its own ledger and key; whoever opens it closes the ledger.
+
+    ``units``: those of the records, and of the run's canaries.
+    """
     key = SigningKey.load_or_create(paths.signing_key)
     key.verify_key.save(paths.public_key)
     ledger = Ledger(paths.ledger, key)
@@ -160,12 +206,33 @@ def read_public(source: DataSource, limit: int | None) -> RecordSet:
     return RecordSet(source, chosen, read.faults, {**read.left_out, "limit": len(read) - limit})
 
 
-def _fingerprint(source: DataSource, policy: Policy, limit: int | None) -> str:
+def _claim(
+    records: Sequence[Record], paths: NodePaths, policy: Policy, block: str
+) -> tuple[Record, ...]:
+    """The records whose unit belongs to the policy's data block; new ones do from now on.
+
+    By the raw record, or the subject's id: what scrubbing makes of them changes with its rules.
+    """
+    key = SigningKey.load_or_create(paths.signing_key).derive(BLOCK_KEY)
+    units = [_unit_fingerprint(record, policy.privacy.unit) for record in records]
+    claimed = BlockRegister(paths.blocks, key).claim(block, units)
+    return tuple(record for record, own in zip(records, claimed, strict=True) if own)
+
+
+def _unit_fingerprint(record: Record, unit: str) -> bytes:
+    named = unit == "subject" and record.subject_id is not None
+    content: object = ["subject", record.subject_id] if named else ["record", record.as_row()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def _fingerprint(source: DataSource, policy: Policy, limit: int | None, block: str) -> str:
     digest = hashlib.sha256()
     with source.path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+        while part := file.read(2**20):
+            digest.update(part)
     settings = asdict(source) | {"path": "", "pii": policy.pii.model_dump(), "limit": limit}
+    # Which records an earlier block has depends on both.
+    settings |= {"block": block, "unit": policy.privacy.unit}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

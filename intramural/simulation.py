@@ -17,7 +17,16 @@ from client.encoding import encode_records
 from client.errors import RowFault, list_faults
 from client.records import DataSource
 from client.rows import label_completion, label_prompt
+from intramural.auditing import (
+    DepartmentAudit,
+    RunAudit,
+    audit_run,
+    included_units,
+    refuse_refuted,
+    score_run,
+)
 from intramural.node import (
+    Encoded,
     Scrubbed,
     encode_department,
     open_agent,
@@ -27,6 +36,8 @@ from intramural.node import (
 from intramural.parts import detector_for, open_audit, read_policy
 from intramural.workspace import Workspace
 from policies.model import Policy
+from privacy.audit.entries import AuditEntry
+from privacy.audit.log import AuditLog
 from privacy.canonical import digest
 from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
@@ -41,7 +52,7 @@ from server.evaluate import EvaluationResult, PublicSet, evaluate
 from server.events import Event, NodeDeclined
 from server.federation import run_federation
 from server.local_grid import LocalGrid, Phase
-from server.publish import BaseModel, audited, publish_run
+from server.publish import HUB, BaseModel, audited, publish_run
 from server.rounds import RunPlan, RunStore
 
 EVALUATION_LIMIT = 200
@@ -93,17 +104,22 @@ class DepartmentData:
 
 @dataclass(frozen=True)
 class DepartmentSpend:
-    """A department's privacy loss over its whole stored history, and its budget."""
+    """A department's privacy loss and its budget.
+
+    ``epsilon`` is that of the data block that the policy names, which the budget bounds;
+    ``lifetime_epsilon`` that of all its blocks together.
+    """
 
     name: str
     epsilon: float
+    lifetime_epsilon: float
     delta: float
     budget: float
 
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """Where the release lies and what the run showed."""
+    """Where the release lies and what the run showed; ``audits`` are the departments' own."""
 
     release: VerifiedRelease
     workspace: Workspace
@@ -112,12 +128,14 @@ class SimulationResult:
     data: tuple[DepartmentData, ...]
     declines: tuple[NodeDeclined, ...]
     evaluation: EvaluationResult | None = None
+    audits: tuple[DepartmentAudit, ...] = ()
 
 
 def simulate(options: SimulationOptions, display: Display | None = None) -> SimulationResult:
     """Scrub, train, evaluate and publish; goes on where an interrupted run of the folder stopped.
 
-    Raises the errors of the rooms: a policy, file, budget, round or release that stands against it.
+    Raises the errors of the rooms: a policy, file, budget, round or release that stands against it;
+    and :class:`~intramural.auditing.ClaimRefuted` where the run's canaries do.
     Nothing half-written is left: what is durable is a checkpoint, a ledger entry or a release.
     """
     display = display or Display()
@@ -131,23 +149,24 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
     plan = RunPlan.from_policy(policy, trainer.base_digest)
     public = _public_set(options, policy, trainer, display)
     code = code_digest()
+    folder = _run_folder(workspace, plan, scrubbed, new_run=options.new_run)
     with ExitStack() as stack:
+        stack.callback(trainer.forget)
         agents, ledgers, nodes, told = {}, {}, [], []
         for node_id, (name, source) in enumerate(sorted(options.data.items()), start=1):
-            examples, faults = encode_department(
-                scrubbed[name], source, trainer, policy, options.tolerance
-            )
-            told.append(
-                DepartmentData(
-                    name, len(examples), scrubbed[name].findings, scrubbed[name].left_out, faults
-                )
-            )
+            encoded = encode_department(scrubbed[name], source, trainer, policy, options.tolerance)
+            told.append(_told(name, scrubbed[name], encoded))
             display.scrubbed(told[-1])
+            if encoded.without_subject:
+                display.stage(
+                    f"{name}: {encoded.without_subject} records name no subject; each counts as one"
+                )
+            paths = workspace.node(name)
             agent, ledger, key = open_agent(
                 name,
-                workspace.node(name),
+                paths,
                 policy,
-                [(example,) for example in examples],
+                [*encoded.units, *included_units(paths, folder.name, policy, trainer)],
                 trainer,
                 code,
                 partial(display.training, name),
@@ -155,7 +174,6 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             agents[node_id] = agent
             ledgers[name] = stack.enter_context(ledger)
             nodes.append(EnrolledNode(name, node_id, key.verify_key))
-        folder = _run_folder(workspace, plan, scrubbed, new_run=options.new_run)
         display.planned(plan)
         config = plan.adapter_config()
         enrolment = Enrolment(nodes)
@@ -175,6 +193,13 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             folder,
             audited(audit, policy.digest, display.event),
         )
+        audits: tuple[DepartmentAudit, ...] = ()
+        if policy.training.canaries:
+            display.stage("comparing what the canaries show with what the receipts claim")
+            score_run(workspace, folder.name, result, trainer, config)
+            checked = audit_run(workspace, folder.name, result)
+            _refuse_refuted(checked, audit, policy)
+            audits = checked.departments
         evaluation = None
         if public is not None:
             display.stage("evaluating on public held-out records")
@@ -198,7 +223,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
         )
         spends = tuple(_spend(policy, name, ledgers[name]) for name in sorted(ledgers))
     return SimulationResult(
-        release, workspace, result.plan, spends, tuple(told), result.declines, evaluation
+        release, workspace, result.plan, spends, tuple(told), result.declines, evaluation, audits
     )
 
 
@@ -210,6 +235,22 @@ def _check_departments(policy: Policy, options: SimulationOptions) -> None:
             f"the policy has no department {', '.join(unknown)}; it names {known}: correct --data "
             "or add the department to the policy"
         )
+
+
+def _refuse_refuted(checked: RunAudit, audit: AuditLog, policy: Policy) -> None:
+    """Before anything is published: a refuted claim must not be relied upon by anybody."""
+    if checked.refuted:
+        # The verdict alone, on record before anybody sees it; figures stay with the departments.
+        verdict = {"step": "claim_refuted", "run_id": checked.run_id, "policy": policy.digest}
+        told = verdict | {"departments": list(checked.refuted)}
+        audit.append(AuditEntry.now("run_step", HUB, told))
+    refuse_refuted(checked)
+
+
+def _told(name: str, scrubbed: Scrubbed, encoded: Encoded) -> DepartmentData:
+    return DepartmentData(
+        name, encoded.examples, scrubbed.findings, scrubbed.left_out, encoded.faults
+    )
 
 
 def _lay_out(workspace: Workspace) -> None:
@@ -263,6 +304,7 @@ def _scrub(
         paths = workspace.node(name)
         paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         scrubbed[name] = scrub_department(
+            name,
             source,
             paths,
             policy,
@@ -313,4 +355,6 @@ def _announce(
 
 def _spend(policy: Policy, name: str, ledger: Ledger) -> DepartmentSpend:
     budget = policy.budget_of(name)
-    return DepartmentSpend(name, ledger.spent(name, budget.delta), budget.delta, budget.epsilon)
+    spent = ledger.spent(name, budget.delta, budget.block)
+    lifetime = ledger.spent(name, budget.delta)
+    return DepartmentSpend(name, spent, lifetime, budget.stated_delta, float(budget.epsilon))

@@ -9,6 +9,10 @@
         ledger.db (+ .seal)         its privacy ledger
         signing.key, signing.pub    its Ed25519 key
         pseudonym.key               keys the pseudonyms of its subject ids
+        blocks.db                   which data block each record belongs to
+        canaries/<run>.json         a run's canaries and their secret coins
+          <run>.scores.json         how each canary fared under the run's adapter
+          <run>.report.json         what the audit of the run proves
         state/                      replies already given
       hub/                          what the coordinator sees
         checkpoints/                resumable state of each run
@@ -49,6 +53,20 @@ class NodePaths:
     @property
     def pseudonym_key(self) -> Path:
         return self.root / "pseudonym.key"
+
+    @property
+    def blocks(self) -> Path:
+        return self.root / "blocks.db"
+
+    def canaries(self, run: str) -> Path:
+        """``run``: the name of the run's checkpoint folder; one set of canaries belongs to it."""
+        return self.root / "canaries" / f"{run}.json"
+
+    def canary_scores(self, run: str) -> Path:
+        return self.root / "canaries" / f"{run}.scores.json"
+
+    def canary_report(self, run: str) -> Path:
+        return self.root / "canaries" / f"{run}.report.json"
 
     @property
     def state(self) -> Path:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal, TypeGuard, get_args
 
-from policies.model import Action, Factors, Policy, TrainingPolicy, Unit
+from policies.model import Action, Clipping, Factors, Policy, Unit
 
 DeclineCode = Literal[
     "unknown_department",
@@ -59,6 +60,7 @@ class RoundFacts:
 
     `round` counts from 1 to `rounds`. `steps` are the DP-SGD steps of this one round, each with
     Poisson rate `sampling_rate`, noise of standard deviation noise_multiplier x clipping_norm.
+    `clipping`, `noise_bands` and `examples_per_unit` say which mechanism it is.
     """
 
     policy_digest: str
@@ -69,7 +71,10 @@ class RoundFacts:
     sampling_rate: float
     noise_multiplier: float
     clipping_norm: float
+    clipping: Clipping
+    noise_bands: int
     unit: Unit
+    examples_per_unit: int
     factors: Factors
 
 
@@ -78,10 +83,10 @@ def decide_round(
 ) -> Decision:
     """May this department take part in this round?
 
-    `policy` is the department's own. `epsilon_after` is the composed epsilon of the department's
-    whole history with the requested round included, at the department's delta. A request may ask
-    for less than the policy (fewer steps, a lower sampling rate, a smaller clipping norm), never
-    for more.
+    `policy` is the department's own. `epsilon_after` is the composed epsilon of all that the
+    department spent on the policy's data block, with the requested round included, at the
+    department's delta. A request may ask for less than the policy (fewer steps, a lower sampling
+    rate, a smaller clipping norm), never for more, and for no other mechanism.
     """
     if department not in policy.departments:
         known = ", ".join(policy.departments)
@@ -100,13 +105,13 @@ def decide_round(
             "unit_not_allowed",
             f"unit={facts.unit!r} is not the policy's unit of privacy {policy.privacy.unit!r}",
         )
-    if fault := _beyond(facts, policy.training):
+    if fault := _beyond(facts, policy):
         return _no("mechanism_not_allowed", fault)
     budget = policy.budget_of(department)
-    if epsilon_after > budget.epsilon:
+    if not budget.allows(epsilon_after):
         return _no(
             "budget_exhausted",
-            f"epsilon={_figure(epsilon_after, budget.epsilon)} would exceed the budget of {budget.epsilon!r} "
+            f"epsilon={_figure(epsilon_after, budget.epsilon)} would exceed the budget of {budget.epsilon} "
             f"for department {department!r}",
         )
     return ALLOWED
@@ -158,7 +163,7 @@ def _malformed(facts: RoundFacts, epsilon_after: float) -> str | None:
     for name in ("run_id", "policy_digest"):
         if not (isinstance(getattr(facts, name), str) and getattr(facts, name)):
             return f"{name} must be a text that is not empty"
-    for name in ("round", "rounds", "steps"):
+    for name in ("round", "rounds", "steps", "noise_bands", "examples_per_unit"):
         value = getattr(facts, name)
         if not _is_count(value):
             return f"{name}={_show(value)} must be a whole number of at least 1"
@@ -175,8 +180,9 @@ def _malformed(facts: RoundFacts, epsilon_after: float) -> str | None:
     return None
 
 
-def _beyond(facts: RoundFacts, training: TrainingPolicy) -> str | None:
-    """In what the request asks for more than the policy's training section allows, or None."""
+def _beyond(facts: RoundFacts, policy: Policy) -> str | None:
+    """In what the request asks for more than the policy allows, or for something else, or None."""
+    training = policy.training
     bounds: tuple[tuple[str, float, str, float], ...] = (
         ("sampling_rate", facts.sampling_rate, "training.sampling_rate", training.sampling_rate),
         ("steps", facts.steps, "training.local_steps", training.local_steps),
@@ -186,10 +192,16 @@ def _beyond(facts: RoundFacts, training: TrainingPolicy) -> str | None:
     for name, value, key, bound in bounds:
         if value > bound:
             return f"{name}={value!r} exceeds the policy's {key}={bound!r}"
-    if facts.factors != training.factors:
-        return (
-            f"factors={facts.factors!r} is not the policy's training.factors={training.factors!r}"
-        )
+    per_unit = policy.examples_per_unit()
+    key = "privacy.records_per_subject" if policy.privacy.unit == "subject" else "one a record"
+    for name, asked, origin, own in (
+        ("factors", facts.factors, "training.factors", training.factors),
+        ("clipping", facts.clipping, "training.clipping", training.clipping),
+        ("noise_bands", facts.noise_bands, "training.noise_bands", training.noise_bands),
+        ("examples_per_unit", facts.examples_per_unit, key, per_unit),
+    ):
+        if asked != own:
+            return f"{name}={_show(asked)} is not the policy's {origin}={own!r}"
     return None
 
 
@@ -209,7 +221,7 @@ def _is_cost(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
-def _figure(value: float, bound: float) -> str:
+def _figure(value: float, bound: Decimal) -> str:
     """Four digits, or all of them where four would hide that the value lies above the bound."""
     short = f"{value:.4g}"
     return short if float(short) > bound else repr(value)

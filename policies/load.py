@@ -26,7 +26,7 @@ from policies.model import (
 from policies.syntax import SUFFIXES, Format, parse_document
 from policies.wording import faults_of
 
-WEAK_EPSILON = 10.0
+WEAK_EPSILON = 10
 """A budget above this is reported as a weak guarantee."""
 
 M = TypeVar("M", bound=BaseModel)
@@ -87,14 +87,14 @@ def policy_warnings(policy: PolicyDocument) -> tuple[Fault, ...]:
         budget = policy.budget_of(name)
         if target is not None and target > budget.epsilon:
             message = (
-                f"is {target!r}, above the budget of {budget.epsilon!r} of department {name!r}, "
+                f"is {target}, above the budget of {budget.epsilon} of department {name!r}, "
                 "which will decline before the run ends"
             )
             warnings.append(Fault("training.target_epsilon", message))
         if budget.epsilon > WEAK_EPSILON:
             own = department.epsilon is not None
             key = f"departments.{name}.epsilon" if own else "privacy.epsilon"
-            message = f"is {budget.epsilon!r}; above {WEAK_EPSILON:g} the guarantee is weak"
+            message = f"is {budget.epsilon}; above {WEAK_EPSILON} the guarantee is weak"
             warnings.append(Fault(key, message))
         if len(str(department.declared_units).rstrip("0")) > 2:
             message = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -27,6 +28,9 @@ from pydantic import (
 )
 
 from policies.errors import Fault, PolicyError, UnknownDepartment, UnknownRole
+from policies.limits import Budget as Budget
+from policies.limits import Delta, Epsilon, Number
+from policies.limits import rounded_down as rounded_down
 
 Action = Literal["pseudonym", "redact", "keep", "refuse"]
 """What happens to an entity found in a prompt: `pseudonym` puts a consistent placeholder that is
@@ -86,16 +90,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
 Distinct = (BeforeValidator(_as_tuple), AfterValidator(_distinct))
 
-Epsilon = Annotated[float, Field(gt=0)]
-Delta = Annotated[float, Field(gt=0, lt=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What one department may spend in all, over its whole history: (epsilon, delta)."""
-
-    epsilon: float
-    delta: float
+BlockName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\z")]
 
 
 class Section(BaseModel):
@@ -113,8 +108,8 @@ class PrivacyPolicy(Section):
 
     unit: Unit = "record"
     records_per_subject: Annotated[int, Field(ge=1, le=1000)] = 4
-    epsilon: Epsilon = 8.0
-    delta: Delta = 1e-5
+    epsilon: Epsilon = Decimal("8.0")
+    delta: Delta = Decimal("1e-5")
 
 
 class DepartmentPolicy(Section):
@@ -122,11 +117,15 @@ class DepartmentPolicy(Section):
 
     `declared_units` is a public, rounded figure for the department's size. It normalises gradients
     and bounds delta; the true count never leaves the node.
+
+    `block` names the data block that the budget is for. A budget is never reset; a new name opens a
+    new budget, for records that are in no earlier block, and for these alone.
     """
 
     title: Annotated[str, StringConstraints(max_length=200)] = ""
     epsilon: Epsilon | None = None
     delta: Delta | None = None
+    block: BlockName = "1"
     declared_units: Annotated[int, Field(ge=1, le=1_000_000_000)] = 500
 
 
@@ -145,13 +144,13 @@ class TrainingPolicy(Section):
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
     local_steps: Annotated[int, Field(ge=1, le=100_000)] = 4
-    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    sampling_rate: Annotated[Number, Field(gt=0, le=1)] = 0.1
     target_epsilon: Epsilon | None = None
-    clipping_norm: Annotated[float, Field(gt=0)] = 0.5
+    clipping_norm: Annotated[Number, Field(gt=0)] = 0.5
     clipping: Clipping = "flat"
     noise_bands: Annotated[int, Field(ge=1, le=1000)] = 1
     optimiser: Optimiser = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    learning_rate: Annotated[Number, Field(gt=0)] = 0.1
     rank: Annotated[int, Field(ge=1, le=1024)] = 4
     alpha: Annotated[int, Field(ge=1, le=65_536)] = 8
     targets: Annotated[tuple[Module, ...], Field(min_length=1), *Distinct] = (
@@ -176,7 +175,7 @@ class PiiPolicy(Section):
     """
 
     languages: Annotated[tuple[Language, ...], Field(min_length=1), *Distinct] = ("en", "zh")
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    threshold: Annotated[Number, Field(ge=0, le=1)] = 0.5
     entities: Mapping[EntityName, Action] = Field(default_factory=dict)
     default_action: Action = "pseudonym"
     allow: Annotated[tuple[Phrase, ...], *Distinct] = ()
@@ -288,7 +287,7 @@ class PolicyDocument(Section):
         """How many examples of a sampled unit may enter a step."""
         return self.privacy.records_per_subject if self.privacy.unit == "subject" else 1
 
-    def run_epsilon(self) -> float:
+    def run_epsilon(self) -> Decimal:
         """What one whole run may cost a department: the target, or the smallest budget."""
         if self.training.target_epsilon is not None:
             return self.training.target_epsilon
@@ -310,6 +309,7 @@ def resolve_budget(privacy: PrivacyPolicy, department: DepartmentPolicy) -> Budg
     return Budget(
         epsilon=privacy.epsilon if department.epsilon is None else department.epsilon,
         delta=privacy.delta if department.delta is None else department.delta,
+        block=department.block,
     )
 
 
@@ -329,13 +329,13 @@ def disagreements(
 ) -> Iterator[Disagreement]:
     """Faults that lie between sections: delta and units, nodes and departments, allow and deny."""
     for name, department in departments.items():
-        delta = resolve_budget(privacy, department).delta
+        budget = resolve_budget(privacy, department)
         units = department.declared_units
-        if delta * units >= 1:
+        if not budget.protects(units):
             prefix = f"departments.{name}"
             origin = " (from privacy.delta)" if department.delta is None else ""
             message = (
-                f"is {delta!r}{origin}, but must be below 1/declared_units = 1/{units} "
+                f"is {budget.delta}{origin}, but must be below 1/declared_units = 1/{units} "
                 f"= {1 / units:.3g}: a larger delta would allow one unit to be published outright"
             )
             keys = (f"{prefix}.delta", f"{prefix}.declared_units", "privacy.delta")

@@ -2,13 +2,16 @@
 
 TOML is read by the standard library. YAML is read safely and by the rules of YAML 1.2's core
 schema (YAML 1.2.2, section 10.3): `1e-5` is a number, `no` and `on` are texts, `010` is ten.
-Duplicate keys, aliases and tags are refused: a policy must mean what its reader sees.
+Duplicate keys, aliases and tags are refused: a policy must mean what its reader sees. For the same
+reason a number with a fraction or an exponent is read as the decimal that is written there, never
+as the binary number next to it.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from decimal import Decimal
 from typing import Any, Literal
 
 import yaml
@@ -32,7 +35,7 @@ def parse_document(content: bytes, format: Format, *, source: str) -> dict[str, 
         raise PolicyError([Fault("", message)], source=source)
     text = _decode(content, source)
     try:
-        data = tomllib.loads(text) if format == "toml" else _load_yaml(text, source)
+        data = _load_toml(text) if format == "toml" else _load_yaml(text, source)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError([Fault("", f"is not valid TOML: {error}")], source=source) from None
     except yaml.YAMLError as error:
@@ -41,9 +44,10 @@ def parse_document(content: bytes, format: Format, *, source: str) -> dict[str, 
         raise PolicyError([Fault("", "is nested too deeply")], source=source) from None
     except PolicyError:
         raise
-    except ValueError as error:
-        # For instance an integer of thousands of digits, or the thirteenth month.
-        message = f"holds a value that cannot be read: {error}"
+    except (ValueError, ArithmeticError) as error:
+        # For instance an integer of thousands of digits, the thirteenth month, or an exponent of
+        # thirty digits (whose error has no words of its own).
+        message = f"holds a value that cannot be read: {_words(error)}"
         raise PolicyError([Fault("", message)], source=source) from None
     if data is None:
         raise PolicyError([Fault("", "is empty")], source=source)
@@ -103,8 +107,8 @@ def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
     return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
 
 
-def _construct_float(loader: _CoreLoader, node: yaml.ScalarNode) -> float:
-    return float(
+def _construct_decimal(loader: _CoreLoader, node: yaml.ScalarNode) -> Decimal:
+    return Decimal(
         loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")
     )
 
@@ -125,7 +129,11 @@ for _tag, _pattern, _first in (
     )
 _CoreLoader.add_constructor("tag:yaml.org,2002:map", _construct_table)
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_decimal)
+
+
+def _load_toml(text: str) -> object:
+    return tomllib.loads(text, parse_float=Decimal)
 
 
 def _load_yaml(text: str, source: str) -> object:
@@ -137,6 +145,10 @@ def _load_yaml(text: str, source: str) -> object:
     if loader.faults:
         raise PolicyError(loader.faults, source=source)
     return data
+
+
+def _words(error: Exception) -> str:
+    return "a number out of all bounds" if isinstance(error, ArithmeticError) else str(error)
 
 
 def _yaml_message(error: yaml.YAMLError) -> str:

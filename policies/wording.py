@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +28,7 @@ _KINDS = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "finite_number": "a finite number",
+    "is_instance_of": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a table",
@@ -71,7 +73,11 @@ def show(value: object) -> str:
         return "a table"
     if isinstance(value, tuple):
         value = list(value)
-    text = ("false", "true")[value] if isinstance(value, bool) else repr(value)
+    if isinstance(value, Decimal):
+        value = value if value.is_finite() else float(value)
+        text = str(value)
+    else:
+        text = ("false", "true")[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

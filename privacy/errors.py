@@ -7,18 +7,22 @@
     ├── KeyUnusable               a key file is missing, malformed or readable by others
     ├── SignatureInvalid          a signature does not belong to these bytes and this key
     ├── EventInvalid              a mechanism event that no accountant can price
+    ├── AccountingDisagrees       two accounts of one history contradict each other
     ├── ReceiptInvalid            a receipt is malformed or does not verify
     ├── ExchangeInvalid           a message between hub and node is malformed
     ├── ReleaseInvalid            a release is incomplete, extended or changed
     ├── StoreError                a database file cannot be used
     │   ├── StoreBusy             another process held it for too long
     │   └── TamperedStore         its content is not what was sealed, signed or chained
-    ├── LedgerError               a reservation or commit that the ledger refuses
+    ├── EmpiricalError            see privacy.empirical.errors
+    ├── LedgerError               a reservation, commit or void that the ledger refuses
     │   └── BudgetExceeded        its cost does not fit into the department's budget
     └── AuditError                the audit log refuses
         ├── AuditEntryInvalid     an entry holds something that a log must not hold
         └── AuditUnavailable      the log cannot promise durability any more
 """
+
+from decimal import Decimal
 
 
 class PrivacyError(Exception):
@@ -39,6 +43,10 @@ class SignatureInvalid(PrivacyError):
 
 class EventInvalid(PrivacyError):
     """A mechanism event that no accountant can price."""
+
+
+class AccountingDisagrees(PrivacyError):
+    """Two accounts of one history contradict each other, so that neither is an answer."""
 
 
 class ReceiptInvalid(PrivacyError):
@@ -66,7 +74,7 @@ class TamperedStore(StoreError):
 
 
 class LedgerError(PrivacyError):
-    """A reservation or commit that the ledger refuses."""
+    """A reservation, commit or void that the ledger refuses."""
 
 
 class BudgetExceeded(LedgerError):
@@ -74,13 +82,15 @@ class BudgetExceeded(LedgerError):
 
     Attributes:
         department: whose budget.
-        epsilon: what the whole history would cost with the reservation.
+        epsilon: what all that was spent on the data block would cost with the reservation.
         budget: the bound that it would pass.
     """
 
-    def __init__(self, department: str, epsilon: float, budget: float) -> None:
+    def __init__(self, department: str, epsilon: float, budget: Decimal) -> None:
+        # Four digits, or all of them where four would hide that the bound is passed.
+        told = f"{epsilon:.4g}" if float(f"{epsilon:.4g}") > budget else repr(epsilon)
         super().__init__(
-            f"epsilon={epsilon:.4g} would exceed the budget of {float(budget)} for department {department!r}"
+            f"epsilon={told} would exceed the budget of {budget} for department {department!r}"
         )
         self.department = department
         self.epsilon = epsilon

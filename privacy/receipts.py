@@ -1,7 +1,8 @@
 """What a department signs about one round: the mechanism, its cost so far, and the digests.
 
-A receipt holds no count, loss or timing of private data. ``epsilon`` is a function of the ledger's
-public mechanism events alone.
+A receipt holds no count, loss or timing of private data. Both epsilons are functions of the
+ledger's public mechanism events alone. ``docs/schemas/receipt.schema.json`` describes the line, and
+``examples/verify_receipt.py`` checks it without any of this code.
 """
 
 import base64
@@ -20,6 +21,7 @@ Unit = Literal["record", "subject"]
 ADJACENCY = "add_or_remove_one"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_BLOCK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,12 @@ class Receipt:
     Attributes:
         run_id, round: which round; rounds are counted from 1.
         department: who trained.
+        block: the data block that it trained on.
         event: the mechanism event of this round.
-        epsilon: cost of the department's whole history including this round, at ``delta``.
+        epsilon: cost of all that was spent on the block including this round, at ``delta``.
+        lifetime_epsilon: cost of all that the department ever spent, over every block.
+        delta: as the policy's text has it. The accountant uses the largest binary number that is not
+            above it, so the guarantee holds at this delta.
         unit: what one addition or removal adds or removes; adjacency is always add-or-remove-one.
         policy_digest, code_digest: SHA-256 of the node's policy file and installed code.
         adapter_before, adapter_after: digests of the tensors received and of the noised update.
@@ -44,8 +50,10 @@ class Receipt:
     run_id: str
     round: int
     department: str
+    block: str
     event: MechanismEvent
     epsilon: float
+    lifetime_epsilon: float
     delta: float
     unit: Unit
     policy_digest: str
@@ -58,6 +66,8 @@ class Receipt:
         for name in ("run_id", "department"):
             if not _NAME.fullmatch(_text(self, name)):
                 raise ReceiptInvalid(f"{name}={getattr(self, name)!r} is no name")
+        if not _BLOCK.fullmatch(_text(self, "block")):
+            raise ReceiptInvalid(f"block={self.block!r} is no name")
         for name in ("policy_digest", "code_digest", "adapter_before", "adapter_after"):
             if not _DIGEST.fullmatch(_text(self, name)):
                 raise ReceiptInvalid(f"{name} must be 64 hexadecimal digits")
@@ -65,13 +75,18 @@ class Receipt:
             raise ReceiptInvalid("key_id must be 16 hexadecimal digits")
         if isinstance(self.round, bool) or not isinstance(self.round, int) or self.round < 1:
             raise ReceiptInvalid(f"round={self.round!r} must be a whole number of at least 1")
-        for name in ("epsilon", "delta"):
+        for name in ("epsilon", "lifetime_epsilon", "delta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ReceiptInvalid(f"{name}={value!r} must be a number")
             object.__setattr__(self, name, float(value))
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise ReceiptInvalid(f"epsilon={self.epsilon!r} must be finite and not negative")
+        if not (math.isfinite(self.lifetime_epsilon) and self.lifetime_epsilon >= self.epsilon):
+            raise ReceiptInvalid(
+                f"lifetime_epsilon={self.lifetime_epsilon!r} must be finite and at least the "
+                f"epsilon={self.epsilon!r} of one block"
+            )
         if not 0 < self.delta < 1:
             raise ReceiptInvalid(f"delta={self.delta!r} must be between 0 and 1")
         if self.unit not in ("record", "subject"):
@@ -85,8 +100,10 @@ class Receipt:
             "run_id": self.run_id,
             "round": self.round,
             "department": self.department,
+            "block": self.block,
             "event": self.event.to_json(),
             "epsilon": self.epsilon,
+            "lifetime_epsilon": self.lifetime_epsilon,
             "delta": self.delta,
             "unit": self.unit,
             "adjacency": self.adjacency,

@@ -135,10 +135,15 @@ class Coordinator:
             shapes=shapes,
             key=self._enrolment.by_department[department].key,
         )
-        budget = self._policy.budget_of(department).epsilon
-        if receipt.epsilon > budget:
+        budget = self._policy.budget_of(department)
+        if receipt.block != budget.block:
             raise UpdateRejected(
-                department, f"its epsilon={receipt.epsilon!r} exceeds the budget of {budget!r}"
+                department, f"its block={receipt.block!r} is not the policy's {budget.block!r}"
+            )
+        if not budget.allows(receipt.epsilon):
+            raise UpdateRejected(
+                department,
+                f"its epsilon={receipt.epsilon!r} exceeds the budget of {budget.epsilon}",
             )
         earlier = [r.receipt.event for r in self._receipts_of(department)]
         floor = composed_epsilon([*earlier, receipt.event], receipt.delta)

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from policies.model import Policy
+from policies.model import Policy, rounded_down
 from privacy.canonical import canonical_json, digest
 from privacy.crashpoints import reached
-from privacy.dp.accounting import calibrate_noise
 from privacy.dp.adapter import AdapterConfig
+from privacy.dp.pricing import run_noise
 from privacy.errors import PrivacyError
 from privacy.exchange import Array, RoundRequest, adapter_digest
 from privacy.files import write_atomic
@@ -38,8 +38,8 @@ _LOCK = "checkpoint.lock"
 class RunPlan(BaseModel):
     """Everything that is decided before the first round; all of it public.
 
-    ``noise_multiplier`` is calibrated for the whole run: ``rounds`` x ``steps`` steps cost at most
-    ``target_epsilon`` at the smallest of ``deltas`` (department -> delta).
+    ``noise_multiplier`` is calibrated for the whole run: ``rounds`` rounds of ``steps`` steps cost
+    each department at most ``target_epsilon`` at its own of ``deltas`` (department -> delta).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -80,20 +80,11 @@ class RunPlan(BaseModel):
         Raises:
             PlanInvalid: no noise gives the target epsilon, or a field is out of its bounds.
         """
-        if policy.privacy.unit != "record":
-            raise PlanInvalid(
-                f"unit={policy.privacy.unit!r} cannot be trained yet; set privacy.unit to 'record'"
-            )
         training = policy.training
-        deltas = {name: policy.budget_of(name).delta for name in policy.departments}
-        target = policy.run_epsilon()
+        deltas = {name: policy.budget_of(name).stated_delta for name in policy.departments}
+        target = rounded_down(policy.run_epsilon())
         try:
-            noise = calibrate_noise(
-                sampling_rate=training.sampling_rate,
-                steps=training.rounds * training.local_steps,
-                epsilon=target,
-                delta=min(deltas.values()),
-            )
+            noise = run_noise(policy, training, target)
             plan = cls(
                 run_id=run_id or f"run-{uuid.uuid4().hex[:20]}",
                 rounds=training.rounds,

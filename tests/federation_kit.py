@@ -86,6 +86,7 @@ class FakeTrainer:
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Array]:
         self.plans.append(plan)
+        len(units)  # a trainer that fails has read its units by then, unless a test says otherwise
         if self.fail is not None:
             raise self.fail
         expected = self.initial_adapter(config, 0)

@@ -16,17 +16,30 @@ _log = logging.getLogger(__name__)
 router = APIRouter()
 
 
+class BlockOut(BaseModel):
+    """What was spent on one data block."""
+
+    block: str
+    epsilon: float
+    reservations: int
+    committed: int
+    voided: int
+
+
 class BudgetOut(BaseModel):
-    """One department's account: (epsilon, delta) of its whole history, composed."""
+    """One department's account at its delta: of the current data block, and of its whole life."""
 
     object: Literal["budget"] = "budget"
     department: str
+    block: str
     epsilon: float
+    lifetime_epsilon: float
     delta: float
     budget: float | None
     remaining: float | None
     unit: str
     adjacency: Literal["add_or_remove_one"] = "add_or_remove_one"
+    blocks: list[BlockOut]
 
 
 class BudgetsOut(BaseModel):
@@ -36,12 +49,14 @@ class BudgetsOut(BaseModel):
     data: list[BudgetOut]
     largest_epsilon: float
     sum_epsilon: float
+    largest_lifetime_epsilon: float
+    sum_lifetime_epsilon: float
     policy: str
 
 
 @router.get("/v1/budgets", dependencies=[operation("budgets")])
 async def budgets(request: Request) -> BudgetsOut:
-    """Epsilon spent, delta, budget and unit of privacy per department."""
+    """Epsilon spent (of the data block, and lifetime), delta, budget and unit per department."""
     services = Services.of(request)
     try:
         accounts = await to_thread.run_sync(services.ledgers)
@@ -53,18 +68,24 @@ async def budgets(request: Request) -> BudgetsOut:
     data: list[Any] = [
         BudgetOut(
             department=account.department,
+            block=account.block,
             epsilon=account.epsilon,
+            lifetime_epsilon=account.lifetime_epsilon,
             delta=account.delta,
-            budget=account.budget,
+            budget=None if account.budget is None else float(account.budget),
             remaining=account.remaining,
             unit=services.policy.privacy.unit,
+            blocks=[BlockOut(**vars(block)) for block in account.blocks],
         )
         for account in accounts
     ]
     spent = [account.epsilon for account in accounts]
+    lifetimes = [account.lifetime_epsilon for account in accounts]
     return BudgetsOut(
         data=data,
         largest_epsilon=max(spent, default=0.0),
         sum_epsilon=sum(spent),
+        largest_lifetime_epsilon=max(lifetimes, default=0.0),
+        sum_lifetime_epsilon=sum(lifetimes),
         policy=services.policy.digest,
     )

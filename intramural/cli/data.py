@@ -198,10 +198,10 @@ def _check_policy(policy: "Policy", department: str | None, read: "RecordSet") -
     """Refuse what the department's node would refuse later."""
     names = list(policy.departments) if department is None else [department]
     for name in names:
-        delta = policy.budget_of(name).delta
-        if delta * len(read) >= 1:
+        budget = policy.budget_of(name)
+        if not budget.protects(len(read)):
             raise CommandRefused(
-                f"delta={delta!r} of department {name!r} must be below 1/{len(read)}, one over the "
+                f"delta={budget.delta} of department {name!r} must be below 1/{len(read)}, one over the "
                 f"number of records; lower departments.{name}.delta in the policy"
             )
 

@@ -164,12 +164,13 @@ def _show_rules(policy: "Policy") -> None:
 def _budget(policy: "Policy", name: str) -> dict[str, Any]:
     budget, department = policy.budget_of(name), policy.departments[name]
     return {
-        "epsilon": budget.epsilon,
-        "delta": budget.delta,
+        "epsilon": float(budget.epsilon),
+        "delta": budget.stated_delta,
+        "block": budget.block,
         "unit": policy.privacy.unit,
         "declared_units": department.declared_units,
         "title": department.title,
-        "run_epsilon": policy.run_epsilon(),
+        "run_epsilon": float(policy.run_epsilon()),
     }
 
 

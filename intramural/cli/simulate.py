@@ -108,7 +108,7 @@ def simulate(
 
 
 def to_json(result: "SimulationResult") -> dict[str, Any]:
-    """What ``--json`` prints; counts of records are local facts of this one machine."""
+    """What ``--json`` prints; counts and canaries are local facts of this one machine."""
     return {
         "release": result.release.id,
         "workspace": str(result.workspace.root),
@@ -126,6 +126,7 @@ def to_json(result: "SimulationResult") -> dict[str, Any]:
         ],
         "declines": [decline.to_json() for decline in result.declines],
         "evaluation": result.evaluation.to_json() if result.evaluation else None,
+        "canaries": [part.to_json() for part in result.audits],
     }
 
 
@@ -137,6 +138,11 @@ def show(result: "SimulationResult") -> None:
     print_table(budgets)
     for decline in result.declines:
         say(f"round {decline.round}: {decline.department} declined ({decline.code})")
+    for audit in result.audits:
+        say(
+            f"canaries   {audit.name}: epsilon of this run is at least {audit.bound.epsilon:.4f} "
+            f"(measured), at most {upper(audit.epsilon_run)} (claimed)"
+        )
     if result.evaluation is None:
         say("not evaluated: give public held-out records with --eval FILE")
     else:

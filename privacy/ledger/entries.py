@@ -3,13 +3,16 @@
 Each entry's digest is the SHA-256 of its canonical JSON, which holds the digest of the entry before
 (zeros for the first); each is signed. So the file alone, with the public key, shows an entry that
 was changed, removed from the middle, inserted or moved. A removed end shows in the seal.
+
+A reservation is settled at most once: by a "commit" (its round was released) or by a "void" (it is
+certain that nothing was). Until then, and for ever where neither comes, it counts as spent.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Double, LargeBinary, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -24,6 +27,12 @@ from privacy.store.seal import Head
 _TYPE = "intramural/ledger-entry"
 _VERSION = 1
 EMPTY = Head(0, "0" * 64)
+
+VoidReason = Literal["refused_before_reading", "failed_before_reading"]
+"""Why nothing can have been released: the trainer refused the plan or the adapter, or it failed,
+each before it read anything of the department's units."""
+
+VOID_REASONS: tuple[VoidReason, ...] = get_args(VoidReason)
 REVISION = "ledger_0001"
 
 
@@ -40,15 +49,17 @@ class Row(Base):
     kind: Mapped[str] = mapped_column(String(16))
     at: Mapped[str] = mapped_column(String(32))
     department: Mapped[str] = mapped_column(String(100), index=True)
+    block: Mapped[str] = mapped_column(String(40))
     run_id: Mapped[str] = mapped_column(String(100))
     round: Mapped[int]
     event: Mapped[str | None] = mapped_column(Text)
     epsilon: Mapped[float | None] = mapped_column(Double)
-    delta: Mapped[float | None] = mapped_column(Double)
-    budget: Mapped[float | None] = mapped_column(Double)
+    delta: Mapped[str | None] = mapped_column(String(40))
+    budget: Mapped[str | None] = mapped_column(String(40))
     policy_digest: Mapped[str | None] = mapped_column(String(64))
     reservation: Mapped[int | None] = mapped_column(unique=True)
     receipt_digest: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(String(40))
     previous: Mapped[str] = mapped_column(String(64))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     signature: Mapped[bytes] = mapped_column(LargeBinary(64))
@@ -60,28 +71,34 @@ class LedgerEntry:
 
     Attributes:
         index: position, from 0.
-        kind: "reserve" (budget is spent from here on) or "commit" (the round was released).
+        kind: "reserve" (budget is spent from here on), "commit" (the round was released) or "void"
+            (nothing was released, the budget is free again).
         at: UTC time, RFC 3339.
-        department, run_id, round: whose, and for which round.
-        event, epsilon, delta, budget, policy_digest: of a reservation: what was to be done, the
-            cost of the whole history with it, the limits at that time, the policy in force.
-        reservation, receipt_digest: of a commit: the reservation's index, the receipt given out.
+        department, block, run_id, round: whose, of which records, and for which round.
+        event, epsilon, policy_digest: of a reservation: what was to be done, the cost of all that
+            was spent on the block with it, the policy in force.
+        delta, budget: of a reservation: the limits at that time, in decimal as the policy has them.
+        reservation: of a commit or void: the reservation's index.
+        receipt_digest: of a commit: the receipt given out.
+        reason: of a void: one of :data:`VOID_REASONS`.
         previous: digest of the entry before.
     """
 
     index: int
-    kind: Literal["reserve", "commit"]
+    kind: Literal["reserve", "commit", "void"]
     at: str
     department: str
+    block: str
     run_id: str
     round: int
     event: MechanismEvent | None = None
     epsilon: float | None = None
-    delta: float | None = None
-    budget: float | None = None
+    delta: str | None = None
+    budget: str | None = None
     policy_digest: str | None = None
     reservation: int | None = None
     receipt_digest: str | None = None
+    reason: str | None = None
     previous: str
 
     def body(self) -> bytes:
@@ -94,6 +111,7 @@ class LedgerEntry:
                 "kind": self.kind,
                 "at": self.at,
                 "department": self.department,
+                "block": self.block,
                 "run_id": self.run_id,
                 "round": self.round,
                 "event": None if self.event is None else self.event.to_json(),
@@ -103,6 +121,7 @@ class LedgerEntry:
                 "policy_digest": self.policy_digest,
                 "reservation": self.reservation,
                 "receipt_digest": self.receipt_digest,
+                "reason": self.reason,
                 "previous": self.previous,
             }
         )
@@ -121,13 +140,14 @@ class LedgerEntry:
         return values | {"digest": self.digest, "signature": signature}
 
 
-def stored(connection: Connection) -> Iterator[tuple[LedgerEntry, str, bytes]]:
-    """Entries in order, each with its stored digest and signature.
+def stored(connection: Connection, start: int = 0) -> Iterator[tuple[LedgerEntry, str, bytes]]:
+    """Entries from position ``start`` on, each with its stored digest and signature.
 
     Raises:
         ValueError: a row that is no entry; its position is named.
     """
-    for position, row in enumerate(connection.execute(select(Row.__table__).order_by(Row.index))):
+    rows = select(Row.__table__).where(Row.index >= start).order_by(Row.index)
+    for position, row in enumerate(connection.execute(rows), start):
         values: dict[str, Any] = dict(row._mapping)
         digest, signature = values.pop("digest"), values.pop("signature")
         try:
@@ -140,15 +160,18 @@ def stored(connection: Connection) -> Iterator[tuple[LedgerEntry, str, bytes]]:
         yield entry, digest, signature
 
 
-def chained(connection: Connection) -> list[LedgerEntry]:
+def chained(connection: Connection, known: Sequence[LedgerEntry] = ()) -> tuple[LedgerEntry, ...]:
     """All entries, after checking positions and the chain (not the signatures).
+
+    Of ``known``, entries that this function gave out before, only the
+    last one is read again: it must stand where it stood.
 
     Raises:
         ValueError: names the first entry that does not fit.
     """
-    entries: list[LedgerEntry] = []
-    previous = EMPTY.digest
-    for position, (entry, digest, _) in enumerate(stored(connection)):
+    entries = list(known[:-1])
+    previous = known[-1].previous if known else EMPTY.digest
+    for position, (entry, digest, _) in enumerate(stored(connection, len(entries)), len(entries)):
         if entry.index != position:
             raise ValueError(f"entry {position} is missing; entry {entry.index} follows")
         if entry.previous != previous:
@@ -157,7 +180,9 @@ def chained(connection: Connection) -> list[LedgerEntry]:
             raise ValueError(f"entry {position} was changed: its digest does not match")
         previous = digest
         entries.append(entry)
-    return entries
+    if known and entries[len(known) - 1 :][:1] != [known[-1]]:
+        raise ValueError(f"entry {len(known) - 1} is not the one that was read before")
+    return tuple(entries)
 
 
 def schema(key: VerifyKey) -> Schema:
@@ -197,15 +222,27 @@ def _faults(connection: Connection, since: Head | None, key: VerifyKey) -> list[
     return faults
 
 
-def _meaning_faults(entries: Iterable[LedgerEntry]) -> Iterator[str]:
+def _meaning_faults(entries: Sequence[LedgerEntry]) -> Iterator[str]:
     """Signed, yet impossible: what only a faulty writer could have produced."""
-    reservations: dict[int, LedgerEntry] = {}
+    opened: dict[int, LedgerEntry] = {}
     for entry in entries:
-        if entry.kind == "reserve" and entry.event is not None:
-            reservations[entry.index] = entry
+        if entry.kind == "reserve":
+            opened[entry.index] = entry
+            if None in (entry.event, entry.epsilon, entry.delta, entry.budget):
+                yield f"entry {entry.index} reserves without event, cost or limits"
             continue
-        of = reservations.pop(-1 if entry.reservation is None else entry.reservation, None)
-        if entry.kind != "commit" or of is None:
-            yield f"entry {entry.index} commits no open reservation"
-        elif (of.department, of.run_id, of.round) != (entry.department, entry.run_id, entry.round):
-            yield f"entry {entry.index} commits the reservation of another round"
+        of = opened.pop(-1 if entry.reservation is None else entry.reservation, None)
+        if of is None:
+            yield f"entry {entry.index} settles no open reservation"
+        elif _whose(of) != _whose(entry):
+            yield f"entry {entry.index} settles the reservation of another round"
+        if entry.kind == "commit":
+            complete = entry.receipt_digest is not None and entry.reason is None
+        else:
+            complete = entry.receipt_digest is None and entry.reason in VOID_REASONS
+        if entry.kind not in ("commit", "void") or not complete:
+            yield f"entry {entry.index} is neither a commit with a receipt nor a void with a reason"
+
+
+def _whose(entry: LedgerEntry) -> tuple[str, str, str, int]:
+    return entry.department, entry.block, entry.run_id, entry.round

@@ -1,15 +1,18 @@
 """A department's privacy budget: asked before it is spent, and never undercounted.
 
 A reservation is durable before the first gradient is computed. From then on it counts as spent,
-whether its round is committed, fails, or dies with the process. Asking for the same round again is
-another reservation: what a second attempt would release has to be paid for too.
+whether its round is committed, fails, or dies with the process. It is given back (voided) only by
+whoever knows that nothing of the records was even read. Asking for the same round again is another
+reservation: what a second attempt would release has to be paid for too.
+
+A budget is for one data block, the records that the policy names by it. What was ever charged, over
+all blocks, is the lifetime cost.
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +23,16 @@ from policies.model import Budget
 from privacy.crashpoints import reached
 from privacy.dp.events import MechanismEvent
 from privacy.errors import BudgetExceeded, LedgerError, TamperedStore
-from privacy.ledger.entries import EMPTY, LedgerEntry, Row, chained, schema
+from privacy.ledger.entries import (
+    EMPTY,
+    VOID_REASONS,
+    LedgerEntry,
+    Row,
+    VoidReason,
+    chained,
+    schema,
+)
+from privacy.ledger.history import LedgerHistory, composed
 from privacy.signing import SigningKey, VerifyKey
 from privacy.store.database import Database
 from privacy.store.reading import State, examine, look
@@ -35,19 +47,22 @@ class Reservation:
 
     Attributes:
         index: its entry in the ledger.
-        department, run_id, round, event: what it pays for.
-        epsilon: cost of the department's whole history including this event, at ``delta``.
+        department, block, run_id, round, event: what it pays for.
+        epsilon: cost of all that was spent on the block including this event, at ``delta``.
+        lifetime_epsilon: the same over every block of the department, never below ``epsilon``.
         delta, budget: the limits that it was checked against.
     """
 
     index: int
     department: str
+    block: str
     run_id: str
     round: int
     event: MechanismEvent
     epsilon: float
-    delta: float
-    budget: float
+    lifetime_epsilon: float
+    delta: Decimal
+    budget: Decimal
 
 
 @dataclass(frozen=True)
@@ -72,56 +87,6 @@ class LedgerReport:
         return not self.faults
 
 
-@dataclass(frozen=True)
-class Spend:
-    """One department's account.
-
-    Attributes:
-        department: whose.
-        epsilon: cost of everything reserved or committed, at ``delta``.
-        delta: as the budget says, else as last reserved.
-        budget: the most that epsilon may become; None when the policy no longer names the department.
-        reservations: how many rounds were charged.
-        committed: how many of them were released.
-    """
-
-    department: str
-    epsilon: float
-    delta: float
-    budget: float | None
-    reservations: int
-    committed: int
-
-    @property
-    def remaining(self) -> float | None:
-        """Budget less epsilon, at least 0. Costs do not add up, so this is no promise."""
-        return None if self.budget is None else max(self.budget - self.epsilon, 0.0)
-
-
-@dataclass(frozen=True)
-class LedgerHistory:
-    """The entries of a ledger at one moment, oldest first."""
-
-    entries: tuple[LedgerEntry, ...]
-
-    @cached_property
-    def departments(self) -> tuple[str, ...]:
-        """Names of all departments with an entry, sorted."""
-        return tuple(sorted({entry.department for entry in self.entries}))
-
-    def history(self, department: str) -> tuple[LedgerEntry, ...]:
-        """A department's entries; none for an unknown one."""
-        return tuple(entry for entry in self.entries if entry.department == department)
-
-    def events(self, department: str) -> tuple[MechanismEvent, ...]:
-        """What a department was ever charged for."""
-        return tuple(e.event for e in self.history(department) if e.event is not None)
-
-    def spent(self, department: str, delta: float) -> float:
-        """Epsilon of everything that the department reserved or committed."""
-        return _epsilon(self.events(department), delta)
-
-
 class Ledger:
     """An append-only account of mechanism events, open for writing.
 
@@ -136,6 +101,9 @@ class Ledger:
             StoreBusy: another process is opening or closing it.
         """
         self._key = key
+        # What this handle has read and found chained. A row that is changed underneath later cannot
+        # lower a cost here, and is found by the next opening or verification.
+        self._known: tuple[LedgerEntry, ...] = ()
         self._database = Database(path, key, schema(key.verify_key), empty=EMPTY, exclusive=False)
 
     def __enter__(self) -> Self:
@@ -165,70 +133,74 @@ class Ledger:
         """Charge a round, durably, before any of it is computed.
 
         Raises:
-            BudgetExceeded: the whole history with ``event`` would cost more; nothing is charged.
+            BudgetExceeded: what was spent on ``budget.block`` would cost more with ``event``;
+                nothing is charged.
             LedgerError: a malformed name, round or digest.
             TamperedStore: the chain is broken.
             StoreBusy: another process kept the ledger locked.
         """
-        _check(department, run_id, round, policy_digest)
+        _check(department, budget.block, run_id, round, policy_digest)
         # Pricing takes a while; done here, it is remembered when the write lock is held below.
-        _epsilon((*self.read().events(department), event), budget.delta)
+        _price(self.read(), department, event, budget)
         with self._database.write() as connection:
             history = self._history(connection)
-            cost = _epsilon((*history.events(department), event), budget.delta)
-            if not cost <= budget.epsilon:
+            cost, lifetime = _price(history, department, event, budget)
+            if not budget.allows(cost):
                 raise BudgetExceeded(department, cost, budget.epsilon)
             index = self._append(
                 connection,
                 history,
                 kind="reserve",
                 department=department,
+                block=budget.block,
                 run_id=run_id,
                 round=round,
                 event=event,
                 epsilon=cost,
-                delta=float(budget.delta),
-                budget=float(budget.epsilon),
+                delta=str(budget.delta),
+                budget=str(budget.epsilon),
                 policy_digest=policy_digest,
             )
             reached("ledger.before-reserve")  # a crash here: nothing charged, nothing computed
         reached("ledger.reserved")  # a crash here: charged, nothing computed
         return Reservation(
-            index, department, run_id, round, event, cost, budget.delta, budget.epsilon
+            index=index,
+            department=department,
+            block=budget.block,
+            run_id=run_id,
+            round=round,
+            event=event,
+            epsilon=cost,
+            lifetime_epsilon=lifetime,
+            delta=budget.delta,
+            budget=budget.epsilon,
         )
 
     def commit(self, reservation: Reservation, receipt_digest: str) -> None:
         """Note that the round was released with this receipt. It costs nothing more.
 
         Raises:
-            LedgerError: the reservation is unknown or committed already, or no digest was given.
+            LedgerError: the reservation is unknown or settled already, or no digest was given.
         """
         if not _DIGEST.fullmatch(receipt_digest):
             raise LedgerError("receipt_digest must be 64 hexadecimal digits")
         with self._database.write() as connection:
-            history = self._history(connection)
-            known = dict(enumerate(history.entries)).get(reservation.index)
-            if known is None or (known.kind, known.department, known.run_id, known.round) != (
-                "reserve",
-                reservation.department,
-                reservation.run_id,
-                reservation.round,
-            ):
-                raise LedgerError(f"there is no reservation {reservation.index} of this round")
-            if any(entry.reservation == reservation.index for entry in history.entries):
-                raise LedgerError(f"reservation {reservation.index} is committed already")
-            self._append(
-                connection,
-                history,
-                kind="commit",
-                department=reservation.department,
-                run_id=reservation.run_id,
-                round=reservation.round,
-                reservation=reservation.index,
-                receipt_digest=receipt_digest,
-            )
+            self._settle(connection, reservation, kind="commit", receipt_digest=receipt_digest)
             reached("ledger.before-commit")  # a crash here: charged, not noted as released
         reached("ledger.committed")
+
+    def void(self, reservation: Reservation, reason: VoidReason) -> None:
+        """Give a reservation back. Only for a round of which certainly nothing was released.
+
+        Raises:
+            LedgerError: the reservation is unknown or settled already, or the reason is.
+        """
+        if reason not in VOID_REASONS:
+            raise LedgerError(f"reason={reason!r} is unknown; known: {', '.join(VOID_REASONS)}")
+        with self._database.write() as connection:
+            self._settle(connection, reservation, kind="void", reason=reason)
+            reached("ledger.before-void")  # a crash here: still charged, although nothing was read
+        reached("ledger.voided")
 
     def read(self) -> LedgerHistory:
         """All entries as of now.
@@ -239,9 +211,9 @@ class Ledger:
         with self._database.read() as connection:
             return self._history(connection)
 
-    def spent(self, department: str, delta: float) -> float:
-        """Epsilon of everything that the department reserved or committed."""
-        return self.read().spent(department, delta)
+    def spent(self, department: str, delta: Decimal | float, block: str | None = None) -> float:
+        """See :meth:`privacy.ledger.history.LedgerHistory.spent`."""
+        return self.read().spent(department, delta, block)
 
     def history(self, department: str) -> tuple[LedgerEntry, ...]:
         """A department's entries, oldest first."""
@@ -254,9 +226,27 @@ class Ledger:
 
     def _history(self, connection: Connection) -> LedgerHistory:
         try:
-            return LedgerHistory(tuple(chained(connection)))
+            entries = chained(connection, self._known)
         except ValueError as error:
             raise TamperedStore(f"{self._database.path.name}: {error}") from None
+        self._known = entries
+        return LedgerHistory(entries)
+
+    def _settle(self, connection: Connection, reservation: Reservation, **fields: Any) -> None:
+        history = self._history(connection)
+        whose = {
+            "department": reservation.department,
+            "block": reservation.block,
+            "run_id": reservation.run_id,
+            "round": reservation.round,
+        }
+        known = history.reservation(reservation.index)
+        if known is None or any(getattr(known, name) != value for name, value in whose.items()):
+            raise LedgerError(f"there is no reservation {reservation.index} of this round")
+        if settled := history.settled.get(reservation.index):
+            state = "voided" if settled.kind == "void" else "committed"
+            raise LedgerError(f"reservation {reservation.index} is {state} already")
+        self._append(connection, history, reservation=reservation.index, **whose, **fields)
 
     def _append(self, connection: Connection, history: LedgerHistory, **fields: Any) -> int:
         previous = history.entries[-1].digest if history.entries else EMPTY.digest
@@ -296,52 +286,22 @@ def read_ledger(path: Path, key: VerifyKey) -> LedgerHistory:
         raise TamperedStore("; ".join(report.faults))
     with look(path, "ledger", key) as reading:
         try:
-            return LedgerHistory(tuple(chained(reading.connection)))
+            return LedgerHistory(chained(reading.connection))
         except ValueError as error:
             raise TamperedStore(f"{Path(path).name}: {error}") from None
 
 
-def spent_report(
-    ledger: Ledger | LedgerHistory, departments: Mapping[str, Budget]
-) -> tuple[Spend, ...]:
-    """What each department has spent of its budget, by name.
-
-    Args:
-        ledger: an open ledger or entries that were read.
-        departments: budgets by department. Departments that only the ledger knows are reported
-            too, without a budget.
-    """
-    history = ledger.read() if isinstance(ledger, Ledger) else ledger
-    report = []
-    for name in sorted({*departments, *history.departments}):
-        budget = departments.get(name)
-        entries = history.history(name)
-        charged = [entry for entry in entries if entry.kind == "reserve"]
-        delta = budget.delta if budget is not None else charged[-1].delta
-        if delta is None:
-            raise LedgerError(f"the last reservation of {name!r} names no delta")
-        report.append(
-            Spend(
-                department=name,
-                epsilon=history.spent(name, delta),
-                delta=delta,
-                budget=None if budget is None else budget.epsilon,
-                reservations=len(charged),
-                committed=len(entries) - len(charged),
-            )
-        )
-    return tuple(report)
+def _price(
+    history: LedgerHistory, department: str, event: MechanismEvent, budget: Budget
+) -> tuple[float, float]:
+    """Epsilon with ``event``: of the budget's block, and of the department's whole life."""
+    block = composed((*history.events(department, budget.block), event), budget.delta)
+    whole = composed((*history.events(department), event), budget.delta)
+    return block, max(block, whole)  # two discretised bounds might cross
 
 
-def _epsilon(events: Sequence[MechanismEvent], delta: float) -> float:
-    # Imported at the first use: reading and verifying a ledger must not need the accountant.
-    from privacy.dp.accounting import epsilon
-
-    return epsilon(events, delta)
-
-
-def _check(department: str, run_id: str, number: int, policy_digest: str) -> None:
-    for name, value in (("department", department), ("run_id", run_id)):
+def _check(department: str, block: str, run_id: str, number: int, policy_digest: str) -> None:
+    for name, value in (("department", department), ("block", block), ("run_id", run_id)):
         if not _NAME.fullmatch(value):
             raise LedgerError(f"{name}={value!r} is no name (letters, digits, '.', '_', '-')")
     if isinstance(number, bool) or number < 1:

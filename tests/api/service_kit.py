@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from policies.model import Policy
 from privacy.audit.entries import AuditEntry
 from privacy.audit.log import AuditLog, read_log
 from privacy.dp.events import PoissonGaussian
-from privacy.ledger.ledger import Spend
+from privacy.ledger.history import Spend
 from privacy.pii.detector import Detector
 from privacy.pii.patterns import PatternDetector
 from privacy.receipts import Receipt
@@ -75,8 +76,10 @@ def release(
             run_id="run-1",
             round=1,
             department=name,
+            block="1",
             event=event,
             epsilon=epsilon,
+            lifetime_epsilon=epsilon + 1,
             delta=1e-5,
             unit="record",
             policy_digest="a" * 64,
@@ -112,8 +115,8 @@ def release(
 
 
 SPENT = (
-    Spend("finance", 3.25, 1e-5, 8.0, 1, 1),
-    Spend("hr", 2.5, 1e-5, 4.0, 1, 1),
+    Spend("finance", 3.25, 1e-5, Decimal("8.0"), 1, 1, "1", 3.25, ()),
+    Spend("hr", 2.5, 1e-5, Decimal("4.0"), 1, 1, "1", 2.5, ()),
 )
 
 

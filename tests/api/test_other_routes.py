@@ -7,7 +7,8 @@ import pytest
 
 from privacy.dp.accounting import epsilon
 from privacy.dp.events import PoissonGaussian
-from privacy.ledger.ledger import Ledger, read_ledger, spent_report
+from privacy.ledger.history import spent_report
+from privacy.ledger.ledger import Ledger, read_ledger
 from privacy.signing import SigningKey
 from tests.api.echo import EchoEngine
 from tests.api.service_kit import CARD, EMAIL, PHONE, PROMPT, SECRETS, Factory, Service
@@ -71,16 +72,21 @@ def test_budgets_are_read_from_the_ledger(make_service: Factory, tmp_path: objec
     client = service.client("compliance")
     first = client.get("/v1/budgets").json()
     by_name = {one["department"]: one for one in first["data"]}
-    spent = epsilon([event], 1e-5)
+    spent = epsilon([event], budgets["hr"].accountant_delta)
     assert by_name["hr"] == {
         "object": "budget",
         "department": "hr",
+        "block": "1",
         "epsilon": spent,
+        "lifetime_epsilon": spent,
         "delta": 1e-5,
         "budget": 4.0,
         "remaining": 4.0 - spent,
         "unit": "record",
         "adjacency": "add_or_remove_one",
+        "blocks": [
+            {"block": "1", "epsilon": spent, "reservations": 1, "committed": 0, "voided": 0}
+        ],
     }
     assert by_name["finance"]["epsilon"] == 0.0
     with Ledger(path, key) as ledger:
@@ -88,6 +94,8 @@ def test_budgets_are_read_from_the_ledger(make_service: Factory, tmp_path: objec
     second = client.get("/v1/budgets").json()
     assert second["largest_epsilon"] == pytest.approx(spent)
     assert second["sum_epsilon"] == pytest.approx(2 * spent)
+    assert second["largest_lifetime_epsilon"] == pytest.approx(spent)
+    assert second["sum_lifetime_epsilon"] == pytest.approx(2 * spent)
 
 
 def test_models_say_what_they_guarantee(service: Service) -> None:

@@ -1,20 +1,33 @@
 """The node agent: what it checks before spending, and what a crash leaves."""
 
 import json
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from federation_kit import POLICY as POLICY_TEXT
 from federation_kit import FakeTrainer, Node, first_adapter, make_policy, request_for, units
 
 from client.agent import NodeAgent
 from client.errors import AgentMisconfigured
+from policies.load import parse_policy
+from policies.model import Policy
 from privacy import crashpoints
+from privacy.dp.encode import Unit
+from privacy.dp.errors import InvalidPlan
 from privacy.errors import BudgetExceeded
 from privacy.exchange import Decline, RoundReply
 from privacy.ledger.ledger import Ledger
 
 POLICY = make_policy()
+
+
+def changed_policy(before: str, after: str) -> Policy:
+    """The policy with one line replaced."""
+    text = POLICY_TEXT.format(target=4.0, more="")
+    return parse_policy(text.replace(before, after).encode(), "toml")
 
 
 class Killed(BaseException):
@@ -201,6 +214,134 @@ def test_progress_is_told_locally(tmp_path: Path) -> None:
     assert steps == [(1, 2), (2, 2)]
 
 
+class Failing(FakeTrainer):
+    """Fails, or dies, before or after it looked at the units in one of the ways there are."""
+
+    def __init__(self, error: BaseException, look: Callable[[Sequence[Unit]], object]) -> None:
+        super().__init__()
+        self.error, self.look = error, look
+
+    def train(self, adapter, units, plan, learning_rate, config, progress=None):
+        self.look(units)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidPlan("no"), "refused_before_reading"),
+        (MemoryError(), "failed_before_reading"),
+        (RuntimeError("Ada"), "failed_before_reading"),
+    ],
+)
+def test_a_round_that_never_looked_at_the_units_is_given_back(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    """Nothing of the records was read, so nothing can have been released: the charge is voided."""
+    agent, ledger = Node(tmp_path, "hr", POLICY, Failing(error, lambda _: None)).open()
+    with ledger:
+        answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert isinstance(answer, Decline)
+        entries = ledger.history("hr")
+        assert [(e.kind, e.reason) for e in entries] == [("reserve", None), ("void", reason)]
+        assert ledger.spent("hr", 1e-5) == 0.0
+    assert Ledger.verify(tmp_path / "ledger.db", agent._key.verify_key).ok
+
+
+LOOKS: dict[str, Callable[[Sequence[Unit]], object]] = {
+    "number": len,
+    "truth": bool,
+    "item": lambda units: units[0],
+    "last": lambda units: units[-1],
+    "slice": lambda units: units[2:2],
+    "iteration": lambda units: next(iter(units)),
+    "iterator": iter,
+    "reversed": lambda units: next(reversed(units)),
+    "membership": lambda units: () in units,
+    "copy": list,
+    "count": lambda units: units.count(()),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whoever_looked_at_the_units_in_any_way_has_spent(tmp_path: Path, look: str) -> None:
+    """One item, or only how many there are: the charge stays, whatever went wrong afterwards."""
+    agent, ledger = Node(tmp_path, "hr", POLICY, Failing(RuntimeError(), LOOKS[look])).open()
+    with ledger:
+        assert isinstance(agent.handle(request_for(POLICY), first_adapter(POLICY)), Decline)
+        assert [entry.kind for entry in ledger.history("hr")] == ["reserve"]
+        assert ledger.spent("hr", 1e-5) > 0
+
+
+def test_a_process_that_dies_before_it_looks_has_spent(tmp_path: Path) -> None:
+    """Only a trainer that raised is known not to go on: what ends the process leaves the charge."""
+    node = Node(tmp_path, "hr", POLICY, Failing(Killed(), lambda _: None))
+    agent, ledger = node.open()
+    with ledger:
+        with pytest.raises(Killed):
+            agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert [entry.kind for entry in ledger.history("hr")] == ["reserve"]
+
+
+@pytest.mark.parametrize("point", ["ledger.before-void", "ledger.voided"])
+def test_a_crash_while_voiding_leaves_the_charge_or_nothing(tmp_path: Path, point: str) -> None:
+    """Before the void is durable the round counts as spent, after it as given back."""
+    node = Node(tmp_path, "hr", POLICY, Failing(RuntimeError(), lambda _: None))
+    agent, ledger = node.open()
+    with ledger:
+        kill_at(point)
+        with pytest.raises(Killed):
+            agent.handle(request_for(POLICY), first_adapter(POLICY))
+    with Ledger(node.ledger_path, node.key) as ledger:
+        charged = len(ledger.read().events("hr"))
+    assert charged == (1 if point == "ledger.before-void" else 0)
+
+
+def test_a_decline_does_not_tell_how_far_training_came(tmp_path: Path) -> None:
+    """The hub hears the same words whether the units were read or not."""
+    told = set()
+    for name in ("number", "nothing"):
+        look = LOOKS.get(name, lambda _: None)
+        agent, ledger = Node(tmp_path / name, "hr", POLICY, Failing(RuntimeError(), look)).open()
+        with ledger:
+            answer = agent.handle(request_for(POLICY), first_adapter(POLICY))
+        assert isinstance(answer, Decline)
+        told.add((answer.code, answer.reason))
+    assert len(told) == 1
+
+
+SUBJECTS = changed_policy("[privacy]", '[privacy]\nunit = "subject"')
+
+
+def test_unit_subject_is_answered_and_named_in_the_receipt(tmp_path: Path) -> None:
+    """Units are grouped already; the receipt names the unit that the policy protects."""
+    trainer = FakeTrainer()
+    agent, ledger = Node(tmp_path, "hr", SUBJECTS, trainer).open()
+    request = request_for(SUBJECTS)
+    assert request.examples_per_unit == 4
+    with ledger:
+        reply = agent.handle(request, first_adapter(SUBJECTS))
+    assert isinstance(reply, RoundReply)
+    assert reply.receipt.receipt.unit == "subject"
+    assert [plan.examples_per_unit for plan in trainer.plans] == [4]
+
+
+def test_a_new_block_is_charged_to_its_own_budget(tmp_path: Path) -> None:
+    """After the policy named a new block, rounds are priced on it; the lifetime goes on counting."""
+    node = Node(tmp_path, "hr", POLICY)
+    receipts = []
+    for policy in (POLICY, changed_policy("[departments.hr]", '[departments.hr]\nblock = "2"')):
+        node.policy = policy
+        agent, ledger = node.open()
+        with ledger:
+            reply = agent.handle(request_for(policy), first_adapter(policy))
+        assert isinstance(reply, RoundReply)
+        receipts.append(reply.receipt.receipt)
+    first, second = receipts
+    assert (first.block, second.block) == ("1", "2")
+    assert first.epsilon == second.epsilon == first.lifetime_epsilon < second.lifetime_epsilon
+
+
 class BrokenLedger:
     """A ledger that fails as a disk would."""
 
@@ -212,7 +353,7 @@ class BrokenLedger:
             raise self.error
         return self
 
-    def events(self, department: str) -> tuple[()]:
+    def events(self, department: str, block: str) -> tuple[()]:
         return ()
 
     def reserve(self, *_: object) -> None:
@@ -224,7 +365,7 @@ class BrokenLedger:
     [
         ("read", OSError("/home/hr/ledger.db is gone"), "unavailable"),
         ("reserve", OSError("/home/hr/ledger.db is gone"), "unavailable"),
-        ("reserve", BudgetExceeded("hr", 9.2, 8.0), "budget_exhausted"),
+        ("reserve", BudgetExceeded("hr", 9.2, Decimal(8)), "budget_exhausted"),
     ],
 )
 def test_without_a_reservation_nothing_is_trained(

@@ -53,7 +53,7 @@ def test_reply_carries_the_trained_tensors_and_a_receipt_for_them(
     receipt = reply.receipt.verify(node.key.verify_key)
     assert (receipt.run_id, receipt.round, receipt.department) == ("run-1", 1, "hr")
     assert receipt.event == request.event()
-    assert receipt.epsilon == ledger.spent("hr", 1e-5)
+    assert receipt.epsilon == ledger.spent("hr", POLICY.budget_of("hr").delta)
     assert receipt.policy_digest == POLICY.digest
     assert receipt.code_digest == CODE_DIGEST
     assert receipt.adapter_before == adapter_digest(adapter)

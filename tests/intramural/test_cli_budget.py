@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from intramural.workspace import Workspace
+from policies.load import load_policy
 from privacy.dp.accounting import calibrate_noise, epsilon
 from privacy.dp.events import PoissonGaussian
+from server.rounds import RunPlan
 from tests.intramural.cli_kit import EVENT, POLICY, ROUNDS, Cli, flip
 
 SPENT = epsilon([EVENT] * ROUNDS, 1e-5)
@@ -41,7 +43,26 @@ def test_show_reads_well_in_80_columns(cli: Cli, pristine: Workspace) -> None:
     assert done.code == 0
     assert all(len(line) <= 80 for line in done.out.splitlines())
     (row,) = [line.split() for line in done.out.splitlines() if line.startswith("hr ")]
-    assert SPENT <= float(row[1]) < SPENT + 2e-4
+    assert row[1] == "1"
+    assert SPENT <= float(row[2]) < SPENT + 2e-4
+    assert (row[3], row[4]) == ("4.0", row[2])
+
+
+def test_show_tells_a_new_block_and_the_lifetime_apart(cli: Cli, workspace: Workspace) -> None:
+    """A new data block has its whole budget; what was spent before stands beside it, never reset."""
+    path = workspace.root / "policy.toml"
+    path.write_text(path.read_text().replace("epsilon = 4.0\n", 'epsilon = 4.0\nblock = "2027"\n'))
+    done = cli("budget", "show", "--workspace", workspace.root)
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("hr ")]
+    assert row[1:4] == ["2027", "0.0000", "4.0"]
+    assert SPENT <= float(row[4]) < SPENT + 2e-4
+    _, hr = cli("budget", "show", "--workspace", workspace.root, "--json").json["departments"]
+    assert (hr["block"], hr["epsilon"], hr["remaining"]) == ("2027", 0.0, 4.0)
+    assert hr["lifetime_epsilon"] == pytest.approx(SPENT)
+    old, new = hr["blocks"]
+    assert (old["block"], old["reservations"], new["block"]) == ("1", ROUNDS, "2027")
+    assert old["epsilon"] == pytest.approx(SPENT)
 
 
 def test_department_without_ledger_has_spent_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -109,13 +130,87 @@ def test_plan_calibrates_as_the_hub_does(cli: Cli, pristine: Workspace) -> None:
     done = cli("budget", "plan", pristine.root / "policy.toml", "--json")
     assert done.code == 0
     value = done.json
-    noise = calibrate_noise(sampling_rate=0.2, steps=4, epsilon=3.0, delta=1e-5)
-    assert value["noise_multiplier"] == noise
+    noise = calibrate_noise(lambda noise: [PoissonGaussian(0.2, noise, 4)], 3.0, 1e-5)
+    assert (value["noise_multiplier"], value["target_epsilon"]) == (noise, 3.0)
+    assert (
+        noise
+        == RunPlan.from_policy(
+            load_policy(pristine.root / "policy.toml"), "0" * 64
+        ).noise_multiplier
+    )
     run = epsilon([PoissonGaussian(0.2, noise, 4)], 1e-5)
     for part in value["departments"]:
         assert part["epsilon_run"] == part["epsilon_after"] == pytest.approx(run)
         assert part["epsilon_run"] <= 3.0
         assert (part["epsilon_spent"], part["fits"]) == (0.0, True)
+
+
+def test_plan_prices_a_named_noise(cli: Cli, pristine: Workspace) -> None:
+    """With --noise-multiplier nothing is calibrated: epsilon is what that noise costs."""
+    done = cli("budget", "plan", pristine.root / "policy.toml", "--noise-multiplier", "1.6", "--json",
+               "--workspace", pristine.root)  # fmt: skip
+    value = done.json
+    assert (value["noise_multiplier"], value["target_epsilon"]) == (1.6, None)
+    for part in value["departments"]:
+        assert part["epsilon_run"] == epsilon([PoissonGaussian(0.2, 1.6, 4)], 1e-5)
+        assert part["epsilon_after"] == epsilon([EVENT] * ROUNDS + [EVENT] * 2, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("clipping", "bands", "told"),
+    [
+        ("adaptive", 1, "adaptive clipping, independent noise"),
+        ("automatic", 2, "automatic clipping, noise correlated over 2 steps"),
+    ],
+)
+def test_plan_prices_the_mechanism_of_the_policy(
+    cli: Cli, tmp_path: Path, clipping: str, bands: int, told: str
+) -> None:
+    """Counts of unclipped units and correlated noise are in the price, by the worst department."""
+    from privacy.dp.plan import mechanism_event
+
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        POLICY.replace("[departments.hr]", "[departments.hr]\ndeclared_units = 300").replace(
+            "[training]", f'[training]\nclipping = "{clipping}"\nnoise_bands = {bands}'
+        )
+    )
+    value = cli("budget", "plan", path, "--json").json
+
+    def cost(noise: float, units: int) -> float:
+        event = mechanism_event(sampling_rate=0.2, steps=2, noise_multiplier=noise, clipping=clipping,
+                                expected_batch_size=0.2 * units, bands=bands)  # fmt: skip
+        return epsilon([event] * 2, 1e-5)
+
+    noise = value["noise_multiplier"]
+    assert cost(noise, 300) <= 3.0 < cost(noise - 0.001, 300)
+    hub = RunPlan.from_policy(load_policy(path), "0" * 64)
+    assert epsilon([hub.request(number, "hr").event() for number in (1, 2)], 1e-5) == cost(
+        noise, 300
+    )
+    finance, hr = value["departments"]
+    assert (finance["epsilon_run"], hr["epsilon_run"]) == (cost(noise, 500), cost(noise, 300))
+    assert (finance["expected_batch"], hr["expected_batch"]) == (100, 60)
+    assert (value["clipping"], value["noise_bands"], value["adjacency"]) == (
+        clipping,
+        bands,
+        "add_or_remove_one",
+    )
+    lines = cli("budget", "plan", path).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    shown = {line[:18].strip(): line[18:] for line in lines}
+    assert told in shown["mechanism"]
+    assert shown["adjacency"] == "add or remove one record"
+
+
+def test_plan_of_subjects_says_so(cli: Cli, tmp_path: Path) -> None:
+    """The unit of privacy stands beside the figures, and hub and planner price it alike."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY.replace("epsilon = 8.0", 'epsilon = 8.0\nunit = "subject"'))
+    assert "add or remove one subject" in cli("budget", "plan", path).out
+    hub = RunPlan.from_policy(load_policy(path), "0" * 64)
+    value = cli("budget", "plan", path, "--json").json
+    assert (value["unit"], value["noise_multiplier"]) == ("subject", hub.noise_multiplier)
 
 
 def test_plan_composes_with_the_stored_history(cli: Cli, pristine: Workspace) -> None:
@@ -151,7 +246,8 @@ def test_plan_beyond_the_policy_warns(cli: Cli, pristine: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "options", [("--sampling-rate", "0"), ("--sampling-rate", "1.5"), ("--epsilon", "-1"),
-                ("--epsilon", "nan"), ("--rounds", "0")]
+                ("--epsilon", "nan"), ("--rounds", "0"), ("--noise-multiplier", "0"),
+                ("--noise-multiplier", "inf"), ("--noise-multiplier", "1", "--epsilon", "3")]
 )  # fmt: skip
 def test_impossible_plans_are_usage_errors(
     cli: Cli, pristine: Workspace, options: tuple[str, ...]

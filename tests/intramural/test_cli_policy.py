@@ -76,6 +76,7 @@ def test_show_fills_in_the_defaults(cli: Cli, tmp_path: Path) -> None:
     assert value["budgets"]["finance"] == {
         "epsilon": 8.0,
         "delta": 1e-5,
+        "block": "1",
         "unit": "record",
         "declared_units": 500,
         "title": "Money",

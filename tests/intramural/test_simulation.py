@@ -1,23 +1,31 @@
 """A federation in one process, end to end over a tiny Llama, with everything but the PII models real."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client.errors import RecordError
 from client.records import DataSource
 from intramural import node, simulation
+from intramural.auditing import ClaimRefuted, NoCanaries
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
-from intramural.workspace import Workspace
+from intramural.workspace import NodePaths, Workspace
+from policies.model import Policy
+from privacy.audit.reader import read_log
+from privacy.dp.encode import Unit
+from privacy.empirical.canaries import CanarySet, save_scores
+from privacy.exchange import adapter_digest
 from privacy.ledger.ledger import read_ledger
 from privacy.pii.patterns import PatternDetector
 from privacy.release import verify
 from privacy.signing import VerifyKey
 from server.errors import PlanInvalid, RoundFailed
 from server.events import RoundFinished
+from server.rounds import RunResult
 
 POLICY = """\
 version = 1
@@ -182,26 +190,137 @@ def test_an_interrupted_run_goes_on_where_it_stopped(options: SimulationOptions)
     assert events(result.workspace, "hr") == 2
 
 
-def change_data(options: SimulationOptions) -> SimulationOptions:
-    return replace(options, data={**options.data, "legal": options.data["hr"]})
-
-
-def change_unit(options: SimulationOptions) -> SimulationOptions:
-    options.policy.write_text(POLICY.replace("[privacy]", '[privacy]\nunit = "subject"'))
-    return options
-
-
-@pytest.mark.parametrize(("change", "words"), [(change_data, "legal"), (change_unit, "subject")])
-def test_what_cannot_be_run_is_refused_before_anything_is_spent(
-    options: SimulationOptions,
-    change: Callable[[SimulationOptions], SimulationOptions],
-    words: str,
-) -> None:
-    """An unknown department or an untrained unit is named; no ledger and no policy is written."""
-    with pytest.raises(PlanInvalid, match=words):
-        run(change(options))
+def test_what_cannot_be_run_is_refused_before_anything_is_spent(options: SimulationOptions) -> None:
+    """A department unknown to the policy is named; no ledger and no policy is written."""
+    with pytest.raises(PlanInvalid, match="legal"):
+        run(replace(options, data={**options.data, "legal": options.data["hr"]}))
     assert not list(options.out.glob("policy.*"))
     assert not list(options.out.rglob("ledger.db"))
+
+
+@pytest.fixture
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, Sequence[Unit]]:
+    """The units that each department's agent was given, by department."""
+    given: dict[str, Sequence[Unit]] = {}
+    real = simulation.open_agent
+
+    def spy(name: str, paths: NodePaths, policy: Policy, units: Sequence[Unit], *rest: Any) -> Any:
+        given[name] = units
+        return real(name, paths, policy, units, *rest)
+
+    monkeypatch.setattr(simulation, "open_agent", spy)
+    return given
+
+
+def test_a_subject_is_one_unit_with_all_its_records(
+    options: SimulationOptions, trained_on: dict[str, Sequence[Unit]]
+) -> None:
+    """Under unit "subject" records are grouped; those that name nobody count one each, and it is said."""
+    options.policy.write_text(POLICY.replace("[privacy]", '[privacy]\nunit = "subject"'))
+    rows = [{"text": f"note {i}", "subject_id": f"person {i % 3}"} for i in range(9)]
+    rows += [{"text": f"anonymous note {i}"} for i in range(2)]
+    options.data["hr"].path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    said: list[str] = []
+    result = simulate(options, Display(stage=said.append))
+    assert sorted(len(unit) for unit in trained_on["hr"]) == [1, 1, 3, 3, 3]
+    assert any(line.startswith("hr: 2 records name no subject") for line in said)
+    assert {receipt.unit for receipt in result.release.receipts} == {"subject"}
+    assert b"person" not in result.workspace.node("hr").scrubbed.read_bytes()
+
+
+def test_a_new_block_holds_new_records_only(
+    options: SimulationOptions, trained_on: dict[str, Sequence[Unit]]
+) -> None:
+    """What an earlier block has is left out of the next one and counted, whatever scrubbing does."""
+    run(options)
+    options.policy.write_text(
+        POLICY.replace("[departments.hr]", '[departments.hr]\nblock = "2027"')
+    )
+    with pytest.raises(RecordError, match="belongs to a block before '2027'"):
+        run(options)
+    source = options.data["hr"].path
+    source.write_text(source.read_text() + json.dumps({"text": "new", "label": "a"}) + "\n")
+    result = run(options)
+    left_out = {part.department: part.left_out for part in result.data}
+    assert left_out["hr"]["earlier_block"] == 12
+    assert "earlier_block" not in left_out["finance"]
+    assert len(trained_on["hr"]) == 1
+
+
+CANARIES = POLICY.replace("target_epsilon = 4.0", "target_epsilon = 2.0\ncanaries = 300")
+
+
+def test_canaries_take_part_as_units_and_stay_the_same_for_a_run(
+    options: SimulationOptions, trained_on: dict[str, Sequence[Unit]]
+) -> None:
+    """The included canaries are added to a department's units; the same run keeps the same ones."""
+    options.policy.write_text(CANARIES)
+    result = run(options)
+    node = result.workspace.node("hr")
+    (folder,) = result.workspace.checkpoints.iterdir()
+    canaries = CanarySet.load(node.canaries(folder.name))
+    assert len(canaries) == 300
+    assert len(trained_on["hr"]) == 12 + sum(canaries.included)
+    assert {d.department: d.records for d in result.data} == {"finance": 12, "hr": 12}
+    for path in (node.root / "canaries").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert run(options).release.id == result.release.id
+    assert CanarySet.load(node.canaries(folder.name)) == canaries
+
+
+def test_the_audit_stays_with_the_departments(options: SimulationOptions) -> None:
+    """The result has every department's audit below its claim, and the release has nothing of it."""
+    options.policy.write_text(CANARIES)
+    result = run(options)
+    assert [audit.name for audit in result.audits] == ["finance", "hr"]
+    for audit in result.audits:
+        assert 0 <= audit.bound.epsilon <= audit.epsilon_run <= 2.0
+        assert audit.epsilon_run == pytest.approx(audit.epsilon_history)
+    assert result.evaluation is not None
+    assert result.release.metrics == result.evaluation.to_json()
+    for path in result.release.path.iterdir():
+        assert b"canar" not in path.read_bytes()
+
+
+def test_a_refuted_claim_is_not_published(
+    options: SimulationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where canaries show more than the receipts claim, nothing is published, also when asked again."""
+    options.policy.write_text(CANARIES)
+
+    def give_away(workspace: Workspace, folder: str, result: RunResult, *rest: object) -> None:
+        for name in workspace.departments():
+            node = workspace.node(name)
+            coins = CanarySet.load(node.canaries(folder)).included
+            scores = [float(coin) for coin in coins]
+            save_scores(node.canary_scores(folder), scores, adapter_digest(result.adapter))
+
+    monkeypatch.setattr(simulation, "score_run", give_away)
+    for _ in range(2):
+        with pytest.raises(
+            ClaimRefuted, match=r"finance: at least \d\.\d+ is proved, 2\.000 claimed"
+        ):
+            run(options)
+    assert not list(options.out.glob("releases/*"))
+    workspace = Workspace(options.out)
+    with read_log(workspace.audit) as log:
+        told = [stored.entry.data for stored in log.entries()]
+    refused = [data["departments"] for data in told if data.get("step") == "claim_refuted"]
+    assert refused == [["finance", "hr"]] * 2
+
+
+def test_too_few_canaries_are_refused_before_anything_is_spent(options: SimulationOptions) -> None:
+    """One canary proves nothing; that is said before a round is charged."""
+    options.policy.write_text(CANARIES.replace("canaries = 300", "canaries = 1"))
+    with pytest.raises(NoCanaries, match="canaries=1"):
+        run(options)
+    assert not [name for name in ("hr", "finance") if events_or_none(options, name)]
+
+
+def events_or_none(options: SimulationOptions, department: str) -> int:
+    """Rounds charged, none where there is no ledger."""
+    workspace = Workspace(options.out)
+    return events(workspace, department) if workspace.node(department).ledger.exists() else 0
 
 
 def test_faulty_rows_are_told_and_refused_above_the_tolerance(options: SimulationOptions) -> None:

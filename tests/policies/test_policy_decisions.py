@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
@@ -48,7 +49,10 @@ FACTS = RoundFacts(
     sampling_rate=TRAINING.sampling_rate,
     noise_multiplier=1.1,
     clipping_norm=TRAINING.clipping_norm,
+    clipping="flat",
+    noise_bands=1,
     unit="record",
+    examples_per_unit=1,
     factors="B",
 )
 
@@ -94,6 +98,23 @@ def test_a_request_may_ask_for_less() -> None:
         ({"rounds": 5}, "mechanism_not_allowed", "training.rounds=4"),
         ({"clipping_norm": 0.51}, "mechanism_not_allowed", "training.clipping_norm=0.5"),
         ({"factors": "AB"}, "mechanism_not_allowed", "factors='AB'"),
+        (
+            {"clipping": "adaptive"},
+            "mechanism_not_allowed",
+            "clipping='adaptive' is not the policy's training.clipping='flat'",
+        ),
+        (
+            {"noise_bands": 2},
+            "mechanism_not_allowed",
+            "noise_bands=2 is not the policy's training.noise_bands=1",
+        ),
+        (
+            {"examples_per_unit": 4},
+            "mechanism_not_allowed",
+            "examples_per_unit=4 is not the policy's one a record=1",
+        ),
+        ({"noise_bands": 0}, "invalid_request", "noise_bands=0"),
+        ({"examples_per_unit": 1.0}, "invalid_request", "examples_per_unit=1.0"),
         ({"run_id": ""}, "invalid_request", "run_id"),
         ({"round": 0}, "invalid_request", "round=0"),
         ({"round": 5}, "invalid_request", "round=5 lies after the last of 4 rounds"),
@@ -130,7 +151,40 @@ def test_no_mechanism_without_finite_numbers(name: str, value: float) -> None:
 def test_the_reason_names_cost_budget_and_department() -> None:
     """The one sentence that a department will ask about names the figures."""
     _, reason = decide(epsilon_after=9.2)
-    assert reason == "epsilon=9.2 would exceed the budget of 8.0 for department 'hr'"
+    assert reason == "epsilon=9.2 would exceed the budget of 8 for department 'hr'"
+
+
+@pytest.mark.parametrize(
+    ("budget", "epsilon", "allowed"),
+    [
+        ("8.1", 8.1, True),  # the number next to 8.1 lies below it
+        ("8.1", math.nextafter(8.1, 9), False),
+        ("0.1", 0.1, False),  # the number next to 0.1 lies above it
+        ("0.1", math.nextafter(0.1, 0), True),
+    ],
+)
+def test_the_budget_is_the_decimal_that_is_written(
+    budget: str, epsilon: float, allowed: bool
+) -> None:
+    """A cost is compared with the very text of the policy, not with the binary number next to it."""
+    text = f'version = 1\norganisation = "x"\n[departments.hr]\nepsilon = {budget}\n'
+    policy = parse_policy(text.encode(), "toml")
+    facts = replace(FACTS, policy_digest=policy.digest)
+    decision = decide_round(policy, "hr", request_facts=facts, epsilon_after=epsilon)
+    assert decision.allowed is allowed
+    assert allowed or f"the budget of {budget} " in decision.reason
+    assert (Decimal(epsilon) <= Decimal(budget)) is allowed
+
+
+def test_a_subject_brings_as_many_records_as_the_policy_says() -> None:
+    """Under unit "subject" the bound on a subject's records must be the policy's own."""
+    text = 'version = 1\norganisation = "x"\n[privacy]\nunit = "subject"\n[departments.hr]\n'
+    policy = parse_policy(text.encode(), "toml")
+    facts = replace(FACTS, policy_digest=policy.digest, unit="subject", examples_per_unit=4)
+    assert decide_round(policy, "hr", request_facts=facts, epsilon_after=1.0).allowed
+    more = replace(facts, examples_per_unit=5)
+    reason = decide_round(policy, "hr", request_facts=more, epsilon_after=1.0).reason
+    assert reason == "examples_per_unit=5 is not the policy's privacy.records_per_subject=4"
 
 
 @settings(deadline=None)
@@ -150,7 +204,7 @@ anything = st.one_of(
     st.integers(-3, 9),
     st.integers(),
     st.floats(),
-    st.sampled_from(["", "record", "subject", "B", "AB", POLICY.digest]),
+    st.sampled_from(["", "record", "subject", "B", "AB", "adaptive", POLICY.digest]),
 )
 
 
@@ -168,7 +222,8 @@ def test_only_what_is_within_the_policy_is_allowed(facts: dict[str, Any], epsilo
     if code == "allowed":
         assert facts["policy_digest"] == POLICY.digest
         assert facts["unit"] == "record"
-        assert facts["factors"] == "B"
+        assert (facts["factors"], facts["clipping"]) == ("B", "flat")
+        assert facts["noise_bands"] == facts["examples_per_unit"] == 1
         assert 1 <= facts["round"] <= facts["rounds"] <= TRAINING.rounds
         assert 1 <= facts["steps"] <= TRAINING.local_steps
         assert 0 < facts["sampling_rate"] <= TRAINING.sampling_rate

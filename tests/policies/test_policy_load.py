@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from policies.errors import Fault, PolicyError, UnknownDepartment, UnknownRole
 from policies.load import dump_policy, load_policy, parse_policy, policy_warnings
-from policies.model import DEFAULT_ROLES, Budget, Policy
+from policies.model import DEFAULT_ROLES, Budget, Policy, rounded_down
 
 SMALLEST = """
 version = 1
@@ -36,7 +37,7 @@ def faults(text: str, format_: Any = "toml") -> dict[str, str]:
 def test_smallest_policy() -> None:
     """A policy that names an organisation and a department has sensible values for all the rest."""
     policy = toml(SMALLEST)
-    assert policy.budget_of("hr") == Budget(epsilon=8.0, delta=1e-5)
+    assert policy.budget_of("hr") == Budget(Decimal("8.0"), Decimal("1e-5"))
     assert policy.run_epsilon() == 8.0
     assert policy.training.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
     assert policy.privacy.unit == "record"
@@ -74,8 +75,8 @@ def test_own_budget_before_the_default_one() -> None:
         delta = 1e-7
         """
     )
-    assert policy.budget_of("hr") == Budget(2.5, 1e-6)
-    assert policy.budget_of("finance") == Budget(6.0, 1e-7)
+    assert policy.budget_of("hr") == Budget(Decimal("2.5"), Decimal("1e-6"))
+    assert policy.budget_of("finance") == Budget(Decimal(6), Decimal("1e-7"))
     assert policy.run_epsilon() == 2.5
 
 
@@ -127,15 +128,15 @@ def test_every_fault_at_once() -> None:
     assert found == {
         "version": "is 2, but must be 1",
         "organisation": "is blank",
-        "privacy.epsilon": "is 0, but must be above 0.0",
+        "privacy.epsilon": "is 0, but must be above 0",
         "privacy.unit": "is 'person', but must be 'record' or 'subject'",
         "departments.hr.epsilonn": "is no key of a policy; did you mean departments.hr.epsilon?",
         "departments": "'Finance' is no department name: use a small letter, then small letters, "
         "digits and _ (at most 40)",
         "departments.it.title": "is 7, but must be a text",
         "departments.it.declared_units": "is 2.5, but must be a whole number",
-        "departments.it.delta": "is 1.0, but must be below 1.0",
-        "training.sampling_rate": "is 1.5, but must be at most 1.0",
+        "departments.it.delta": "is 1.0, but must be below 1",
+        "training.sampling_rate": "is 1.5, but must be at most 1",
         "training.steps": "is no key of a policy; did you mean training.local_steps?",
         "training.targets": "names 'q_proj' twice",
         "training.last_layers": "is 0, but must be at least 1",
@@ -149,7 +150,7 @@ def test_every_fault_at_once() -> None:
         "roles.app.operations[1]": "is 'fly', but must be 'chat', 'completions', 'models', "
         "'redact', 'budgets', 'releases', 'audit', 'metrics' or 'keys'",
         "retention.audit_days": "is 30, but must be at least 180",
-        "departments.hr.delta": "is 1e-05 (from privacy.delta), but must be below "
+        "departments.hr.delta": "is 0.00001 (from privacy.delta), but must be below "
         "1/declared_units = 1/200000 = 5e-06: a larger delta would allow one unit to be published "
         "outright",
     }
@@ -309,7 +310,7 @@ def test_warnings() -> None:
         "departments.finance.epsilon",
         "pii.default_action",
     ]
-    assert "is 3.0, above the budget of 2.0 of department 'hr'" in found[0].message
+    assert "is 3, above the budget of 2 of department 'hr'" in found[0].message
     assert policy.run_epsilon() == 3.0
 
 
@@ -320,7 +321,70 @@ def test_all_layers() -> None:
     assert dump_policy(policy)["training"]["last_layers"] == "all"
 
 
-small = st.floats(min_value=1e-3, max_value=50)
+@pytest.mark.parametrize(
+    ("format_", "text"),
+    [
+        ("toml", SMALLEST + "epsilon = 8.1\ndelta = 1e-5\n[training]\ntarget_epsilon = 2.30\n"),
+        (
+            "yaml",
+            """
+            version: 1
+            organisation: x
+            departments: {hr: {epsilon: 8.1, delta: 1e-5}}
+            training: {target_epsilon: 2.30}
+            """,
+        ),
+    ],
+)
+def test_limits_are_the_decimals_that_are_written(format_: Any, text: str) -> None:
+    """Budget, delta and target are the file's own decimals; other numbers are plain floats."""
+    policy = parse_policy(text.encode(), format_)
+    budget = policy.budget_of("hr")
+    assert (str(budget.epsilon), budget.delta) == ("8.1", Decimal("1e-5"))
+    assert str(policy.run_epsilon()) == "2.30"
+    assert type(policy.training.clipping_norm) is float
+    assert dump_policy(policy)["departments"]["hr"]["epsilon"] == 8.1
+
+
+@given(st.decimals(min_value="1e-12", max_value=50, allow_nan=False).map(lambda d: round(d, 15)))
+def test_a_limit_is_never_rounded_up(limit: Decimal) -> None:
+    """What goes to the accountant is the largest binary number that is not above the limit."""
+    number = rounded_down(limit)
+    assert Decimal(number) <= limit < Decimal(math.nextafter(number, math.inf))
+
+
+def test_a_delta_is_stated_as_written_and_accounted_below() -> None:
+    """The binary number next to 1e-5 lies above it: it is what is printed, never what is used."""
+    budget = toml(SMALLEST).budget_of("hr")
+    assert budget.stated_delta == 1e-5
+    assert Decimal(budget.accountant_delta) < Decimal("1e-5") < Decimal(budget.stated_delta)
+
+
+@pytest.mark.parametrize("value", ["8.123456789012345", "1e400", "1e-400", f"1e{'9' * 30}"])
+def test_a_limit_that_no_receipt_could_state_is_refused(value: str) -> None:
+    """More digits, or another magnitude, than a JSON number keeps."""
+    for format_, text in (
+        ("toml", SMALLEST + f"epsilon = {value}\n"),
+        ("yaml", f"version: 1\norganisation: x\ndepartments: {{hr: {{epsilon: {value}}}}}"),
+    ):
+        (message,) = faults(text, format_).values()
+        assert "digits" in message or "out of all bounds" in message
+
+
+def test_a_binary_number_is_no_limit() -> None:
+    """A budget made in code is as exact as one that is read."""
+    with pytest.raises(TypeError, match=r"epsilon=8.1 must be a Decimal"):
+        Budget(8.1, Decimal("1e-5"))  # type: ignore[arg-type]
+
+
+def test_a_data_block_belongs_to_the_budget() -> None:
+    """The block is "1" unless the policy names a new one for new records; it must be a name."""
+    assert toml(SMALLEST).budget_of("hr").block == "1"
+    assert toml(SMALLEST + 'block = "2027-q1"\n').budget_of("hr").block == "2027-q1"
+    assert "departments.hr.block" in faults(SMALLEST + 'block = "../x"\n')
+
+
+small = st.decimals(min_value="0.001", max_value=50, places=9).map(float)
 documents = st.fixed_dictionaries(
     {
         "version": st.just(1),
@@ -333,7 +397,7 @@ documents = st.fixed_dictionaries(
                 {},
                 optional={
                     "epsilon": small,
-                    "delta": st.floats(min_value=1e-12, max_value=1e-6),
+                    "delta": st.integers(1, 999_999).map(lambda n: n / 10**12),
                     "declared_units": st.integers(1, 90_000),
                 },
             ),

@@ -1,5 +1,6 @@
 """The bytes of a policy file: what cannot be read is told with its line, and nothing is guessed."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,9 @@ def test_yaml_faults() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-5", 1e-5),
-        ("1.5", 1.5),
-        (".5", 0.5),
+        ("1e-5", Decimal("1e-5")),
+        ("1.5", Decimal("1.5")),
+        (".5", Decimal("0.5")),
         ("-3", -3),
         ("010", 10),
         ("0x1F", 31),
@@ -109,8 +110,8 @@ def test_yaml_faults() -> None:
         ("<<", "<<"),
         ("1_000", "1_000"),
         ("'8'", "8"),
-        (".inf", float("inf")),
-        ("-.INF", float("-inf")),
+        (".inf", Decimal("inf")),
+        ("-.INF", Decimal("-inf")),
     ],
 )
 def test_yaml_means_what_its_reader_sees(text: str, value: object) -> None:
@@ -123,7 +124,7 @@ def test_yaml_means_what_its_reader_sees(text: str, value: object) -> None:
 def test_a_department_called_no() -> None:
     """Norway's department keeps its name."""
     policy = parse_policy(b"version: 1\norganisation: x\ndepartments: {no: {delta: 1e-6}}", "yaml")
-    assert policy.budget_of("no").delta == 1e-6
+    assert policy.budget_of("no").delta == Decimal("1e-6")
 
 
 @settings(deadline=None)

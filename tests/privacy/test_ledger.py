@@ -1,19 +1,25 @@
 """The ledger never undercounts."""
 
 import sqlite3
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from proof_kit import EVENT, FORK, SHA, copy_store, fixed_key, flips, kill_at, offsets, points_of
 
 from policies.model import Budget
-from privacy.dp.accounting import epsilon
 from privacy.errors import BudgetExceeded, LedgerError, StoreError, TamperedStore
-from privacy.ledger.ledger import Ledger, read_ledger, spent_report, verify_ledger
+from privacy.ledger.entries import LedgerEntry
+from privacy.ledger.history import composed as epsilon
+from privacy.ledger.history import spent_report
+from privacy.ledger.ledger import Ledger, read_ledger, verify_ledger
 from privacy.signing import SigningKey
 
-DELTA = 1e-5
-WIDE = Budget(epsilon=50.0, delta=DELTA)
+DELTA = Decimal("1e-5")
+WIDE = Budget(epsilon=Decimal("50.0"), delta=DELTA)
 
 
 def fill(path: Path, key: SigningKey, rounds: int = 3) -> None:
@@ -50,15 +56,17 @@ def test_a_round_that_does_not_fit_is_refused_before_it_is_charged(
     """The message names value, bound and department; nothing was written."""
     cost = epsilon([EVENT, EVENT], DELTA)
     with Ledger(path, key) as ledger:
-        ledger.reserve("hr", "run-1", 1, EVENT, SHA, Budget(epsilon=3.0, delta=DELTA))
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, Budget(epsilon=Decimal("3.0"), delta=DELTA))
         with pytest.raises(BudgetExceeded) as caught:
-            ledger.reserve("hr", "run-1", 2, EVENT, SHA, Budget(epsilon=3.0, delta=DELTA))
+            ledger.reserve(
+                "hr", "run-1", 2, EVENT, SHA, Budget(epsilon=Decimal("3.0"), delta=DELTA)
+            )
         assert str(caught.value) == (
             f"epsilon={cost:.4g} would exceed the budget of 3.0 for department 'hr'"
         )
         assert (caught.value.epsilon, caught.value.budget) == (cost, 3.0)
         assert len(ledger.history("hr")) == 1
-        ledger.reserve("hr", "run-1", 2, EVENT, SHA, Budget(epsilon=cost, delta=DELTA))
+        ledger.reserve("hr", "run-1", 2, EVENT, SHA, Budget(epsilon=Decimal(cost), delta=DELTA))
 
 
 def test_asking_for_a_round_again_is_charged_again(path: Path, key: SigningKey) -> None:
@@ -83,6 +91,260 @@ def test_a_commit_costs_nothing_and_happens_once(path: Path, key: SigningKey) ->
         pytest.raises(LedgerError, match="no reservation 0"),
     ):
         other.commit(taken, SHA)
+
+
+def test_a_voided_reservation_counts_no_longer(path: Path, key: SigningKey) -> None:
+    """What was given back can be spent again; it stays in the history, with its reason."""
+    narrow = Budget(epsilon=Decimal(epsilon([EVENT], DELTA)), delta=DELTA)
+    with Ledger(path, key) as ledger:
+        taken = ledger.reserve("hr", "run-1", 1, EVENT, SHA, narrow)
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve("hr", "run-1", 2, EVENT, SHA, narrow)
+        ledger.void(taken, "failed_before_reading")
+        assert ledger.spent("hr", DELTA) == 0.0
+        again = ledger.reserve("hr", "run-1", 2, EVENT, SHA, narrow)
+        assert again.epsilon == taken.epsilon
+        kinds = [(entry.kind, entry.reason) for entry in ledger.history("hr")]
+    assert kinds == [("reserve", None), ("void", "failed_before_reading"), ("reserve", None)]
+    (spend,) = spent_report(read_ledger(path, key.verify_key), {"hr": narrow})
+    assert (spend.reservations, spend.committed, spend.blocks[0].voided) == (1, 0, 1)
+    assert verify_ledger(path, key.verify_key).ok
+
+
+@pytest.mark.parametrize("first", ["commit", "void"])
+@pytest.mark.parametrize("second", ["commit", "void"])
+def test_a_reservation_is_settled_once(
+    path: Path, key: SigningKey, first: str, second: str
+) -> None:
+    """Neither a released round is voided, nor a voided one released; nor either of them twice."""
+
+    def settle(ledger: Ledger, how: str) -> None:
+        if how == "commit":
+            ledger.commit(taken, SHA)
+        else:
+            ledger.void(taken, "refused_before_reading")
+
+    state = {"commit": "committed", "void": "voided"}[first]
+    with Ledger(path, key) as ledger:
+        taken = ledger.reserve("hr", "run-1", 1, EVENT, SHA, WIDE)
+        settle(ledger, first)
+        spent = ledger.spent("hr", DELTA)
+        with Ledger(path, key) as other:
+            for handle in (ledger, other):
+                with pytest.raises(LedgerError, match=f"reservation 0 is {state} already"):
+                    settle(handle, second)
+        assert ledger.spent("hr", DELTA) == spent
+        assert len(ledger.read().entries) == 2
+
+
+def test_a_void_needs_its_reservation_and_a_known_reason(path: Path, key: SigningKey) -> None:
+    """A reservation of another round, or a reason that is not enumerated, voids nothing."""
+    with Ledger(path, key) as ledger:
+        taken = ledger.reserve("hr", "run-1", 1, EVENT, SHA, WIDE)
+        for other in (
+            replace(taken, department="it"),
+            replace(taken, block="2"),
+            replace(taken, round=2),
+            replace(taken, index=7),
+            replace(taken, index=-1),
+        ):
+            with pytest.raises(LedgerError, match="there is no reservation"):
+                ledger.void(other, "failed_before_reading")
+        with pytest.raises(LedgerError, match="reason='because' is unknown; known: refused"):
+            ledger.void(taken, "because")  # type: ignore[arg-type]
+        assert len(ledger.read().entries) == 1
+
+
+WRONG_ENTRIES: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "void after commit": (
+        [
+            {"kind": "commit", "reservation": 0, "receipt_digest": SHA},
+            {"kind": "void", "reservation": 0, "reason": "failed_before_reading"},
+        ],
+        "entry 2 settles no open reservation",
+    ),
+    "void of nothing": (
+        [{"kind": "void", "reservation": 5, "reason": "failed_before_reading"}],
+        "entry 1 settles no open reservation",
+    ),
+    "void without reason": (
+        [{"kind": "void", "reservation": 0}],
+        "entry 1 is neither a commit with a receipt nor a void with a reason",
+    ),
+    "void of another block": (
+        [{"kind": "void", "reservation": 0, "reason": "failed_before_reading", "block": "2"}],
+        "entry 1 settles the reservation of another round",
+    ),
+    "reservation without limits": (
+        [{"kind": "reserve", "event": EVENT, "epsilon": 1.0}],
+        "entry 1 reserves without event, cost or limits",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ENTRIES)
+def test_entries_that_only_a_faulty_writer_could_sign_do_not_verify(
+    path: Path, tmp_path: Path, key: SigningKey, name: str
+) -> None:
+    """Chain and signatures of these are sound: their meaning is checked too."""
+    with Ledger(path, key) as ledger:
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, WIDE)
+        previous = ledger.read().entries[0]
+    copy = copy_store(path, tmp_path / "copy")
+    entries, expected = WRONG_ENTRIES[name]
+    connection = sqlite3.connect(copy)
+    connection.executescript("CREATE TABLE made AS SELECT * FROM entries; DROP TABLE entries;")
+    connection.execute("ALTER TABLE made RENAME TO entries")
+    for number, fields in enumerate(entries, 1):
+        entry = LedgerEntry(
+            **{
+                "index": number,
+                "at": "",
+                "department": "hr",
+                "block": "1",
+                "run_id": "run-1",
+                "round": 1,
+                "previous": previous.digest,
+                **fields,
+            }
+        )
+        columns = entry.columns(key.sign(entry.body()))
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" * len(columns))
+        connection.execute(
+            f"INSERT INTO entries ({names}) VALUES ({marks})", list(columns.values())
+        )
+        previous = entry
+    connection.commit()
+    connection.close()
+    report = verify_ledger(copy, key.verify_key, require_seal=False)
+    assert any(expected in fault for fault in report.faults), report.faults
+
+
+def test_a_new_block_has_a_budget_of_its_own_and_a_lifetime_beside_it(
+    path: Path, key: SigningKey
+) -> None:
+    """The budget bounds one block; the lifetime epsilon composes everything, whatever the block."""
+    cost = epsilon([EVENT], DELTA)
+    old = Budget(epsilon=Decimal(cost), delta=DELTA)
+    new = replace(old, block="2027")
+    with Ledger(path, key) as ledger:
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, old)
+        taken = ledger.reserve("hr", "run-2", 1, EVENT, SHA, new)
+        assert (taken.block, taken.epsilon) == ("2027", cost)
+        assert taken.lifetime_epsilon == epsilon([EVENT, EVENT], DELTA) > cost
+        for budget in (old, new):
+            with pytest.raises(BudgetExceeded):
+                ledger.reserve("hr", "run-3", 1, EVENT, SHA, budget)
+        history = ledger.read()
+    assert history.blocks("hr") == ("1", "2027")
+    (spend,) = spent_report(history, {"hr": new})
+    assert (spend.block, spend.epsilon) == ("2027", cost)
+    assert spend.lifetime_epsilon == taken.lifetime_epsilon
+    assert [(one.block, one.epsilon) for one in spend.blocks] == [("1", cost), ("2027", cost)]
+    (unnamed,) = spent_report(history, {})
+    assert (unnamed.block, unnamed.budget) == ("2027", None)
+
+
+def test_limits_are_kept_and_compared_as_decimals(path: Path, key: SigningKey) -> None:
+    """A budget is its text: one last digit below the cost refuses, and the entry shows it as written."""
+    cost = Decimal(epsilon([EVENT], DELTA))
+    exact = Budget(epsilon=cost, delta=DELTA)
+    with Ledger(path, key) as ledger:
+        below = Budget(epsilon=cost - Decimal("1e-20"), delta=DELTA)
+        with pytest.raises(BudgetExceeded) as caught:
+            ledger.reserve("hr", "run-1", 1, EVENT, SHA, below)
+        assert f"epsilon={float(cost)!r} would exceed" in str(caught.value)
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, exact)
+        ledger.reserve("hr", "run-1", 2, EVENT, SHA, Budget(Decimal("8.10"), Decimal("1e-5")))
+        first, second = ledger.history("hr")
+    assert (first.budget, second.budget, second.delta) == (str(cost), "8.10", "0.00001")
+
+
+def test_a_charge_is_on_the_disk_before_training_may_start(path: Path, key: SigningKey) -> None:
+    """SQLite syncs its log at every commit (synchronous=FULL, 2), and writers take turns."""
+    with Ledger(path, key) as ledger:
+        with ledger._database.write() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            other = sqlite3.connect(path, timeout=0)
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            other.close()
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, WIDE)
+
+
+def test_a_handle_reads_only_what_is_new_to_it(path: Path, key: SigningKey) -> None:
+    """Its account rests on what it verified itself, so a row changed underneath lowers no cost; the
+    change is found by the next verification, and no ledger opens over it."""
+    with Ledger(path, key) as ledger:
+        for number in (1, 2, 3):
+            ledger.reserve("hr", "run-1", number, EVENT, SHA, WIDE)
+        spent = ledger.spent("hr", DELTA)
+        change(path, "UPDATE entries SET event = replace(event, '\"steps\":6', '\"steps\":1') "
+                     'WHERE "index" = 0')  # fmt: skip
+        taken = ledger.reserve("hr", "run-1", 4, EVENT, SHA, WIDE)
+        assert taken.epsilon == epsilon([EVENT] * 4, DELTA) > spent
+        report = verify_ledger(path, key.verify_key)
+        assert any("entry 0 was changed" in fault for fault in report.faults)
+        with Ledger(path, key) as second, pytest.raises(TamperedStore, match="entry 0 was changed"):
+            second.read()
+        ledger._database.close(seal=False)
+    with pytest.raises(TamperedStore, match="entry 0 was changed"):
+        Ledger(path, key)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'DELETE FROM entries WHERE "index" = 2',
+        'DELETE FROM entries WHERE "index" >= 1',
+        'UPDATE entries SET epsilon = 0.1 WHERE "index" = 2',
+    ],
+)
+def test_a_removed_or_changed_end_is_noticed_at_once(
+    path: Path, key: SigningKey, statement: str
+) -> None:
+    """The last entry that a handle knows must still stand where it stood."""
+    with Ledger(path, key) as ledger:
+        for number in (1, 2, 3):
+            ledger.reserve("hr", "run-1", number, EVENT, SHA, WIDE)
+        ledger.read()
+        change(path, statement)
+        with pytest.raises(TamperedStore):
+            ledger.reserve("hr", "run-1", 4, EVENT, SHA, WIDE)
+        ledger._database.close(seal=False)
+
+
+def change(path: Path, statement: str) -> None:
+    """What somebody with the file and without the key can do."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            f"DROP TRIGGER entries_no_update; DROP TRIGGER entries_no_delete; {statement}"
+        )
+    connection.close()
+
+
+def test_readers_and_writers_of_one_handle_see_one_chain(path: Path, key: SigningKey) -> None:
+    """Threads share a handle: none sees a chain that is broken or shorter than its own charge."""
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for number in range(1, 11):
+                taken = ledger.reserve(name, "run-1", number, EVENT, SHA, WIDE)
+                assert ledger.read().reservation(taken.index) is not None
+        except BaseException as error:
+            failures.append(error)
+
+    with Ledger(path, key) as ledger:
+        threads = [Thread(target=work, args=(name,)) for name in ("hr", "it", "law")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(ledger.read().entries) == 30
 
 
 @pytest.mark.parametrize(
@@ -110,19 +372,19 @@ def test_the_report_names_budget_spent_and_what_was_released(path: Path, key: Si
         ledger.commit(taken, SHA)
         ledger.reserve("hr", "run-1", 2, EVENT, SHA, WIDE)
         ledger.reserve("old", "run-0", 1, EVENT, SHA, WIDE)
-        report = spent_report(ledger, {"hr": WIDE, "new": WIDE})
+        report = spent_report(ledger.read(), {"hr": WIDE, "new": WIDE})
     hr, new, old = report
     assert (hr.department, hr.budget, hr.reservations, hr.committed) == ("hr", 50.0, 2, 1)
     assert hr.epsilon == epsilon([EVENT, EVENT], DELTA)
-    assert hr.remaining == 50.0 - hr.epsilon
+    assert hr.remaining == pytest.approx(50.0 - hr.epsilon)
     assert (new.epsilon, new.reservations) == (0.0, 0)
-    assert (old.department, old.budget, old.remaining, old.delta) == ("old", None, None, DELTA)
+    assert (old.department, old.budget, old.remaining, old.delta) == ("old", None, None, 1e-5)
     assert spent_report(read_ledger(path, key.verify_key), {"hr": WIDE, "new": WIDE}) == report
 
 
 def test_processes_that_reserve_at_once_cannot_overspend(path: Path, key: SigningKey) -> None:
     """Four processes released together take exactly what one would have been given."""
-    budget = Budget(epsilon=5.0, delta=DELTA)
+    budget = Budget(epsilon=Decimal(5), delta=DELTA)
     allowed = 0
     while epsilon([EVENT] * (allowed + 1), DELTA) <= budget.epsilon:
         allowed += 1
@@ -157,6 +419,8 @@ def scenario(path: Path) -> None:
         taken = ledger.reserve("hr", "run-1", 1, EVENT, SHA, WIDE)
         ledger.commit(taken, SHA)
         ledger.reserve("hr", "run-1", 2, EVENT, SHA, WIDE)
+        empty = ledger.reserve("hr", "run-1", 3, EVENT, SHA, WIDE)
+        ledger.void(empty, "failed_before_reading")
 
 
 @pytest.mark.parametrize("lives", [0, 1])
@@ -172,7 +436,7 @@ def test_a_kill_between_any_two_writes_leaves_what_was_reserved_spent(
     trial = tmp_path / "dry" / "ledger.db"
     prepare(trial)
     points = points_of(lambda: scenario(trial))
-    assert {"store.opened", "ledger.before-reserve", "ledger.reserved", "store.sealed"} <= set(
+    assert {"store.opened", "ledger.before-reserve", "ledger.before-void", "store.sealed"} <= set(
         points
     )
     for number in range(len(points)):
@@ -180,7 +444,8 @@ def test_a_kill_between_any_two_writes_leaves_what_was_reserved_spent(
         prepare(path)
         kill_at(number, lambda path=path: scenario(path))
         # A point called "reserved" is passed after the write, so it counts when killed there.
-        reserved = 2 * lives + points[: number + 1].count("ledger.reserved")
+        passed = points[: number + 1]
+        reserved = 2 * lives + passed.count("ledger.reserved") - passed.count("ledger.voided")
         if path.exists():
             assert verify_ledger(path, key.verify_key).ok, points[number]
         with Ledger(path, key) as ledger:
@@ -303,11 +568,7 @@ def test_a_ledger_changed_after_a_crash_is_found_by_its_chain(
     crashed(path, key)
     assert verify_ledger(path, key.verify_key).state == "crashed"
     statement, expected = TAMPERINGS[name]
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            f"DROP TRIGGER entries_no_update; DROP TRIGGER entries_no_delete; {statement}"
-        )
-    connection.close()
+    change(path, statement)
     report = verify_ledger(path, key.verify_key)
     assert any(expected in fault for fault in report.faults), report.faults
     with pytest.raises(TamperedStore, match="will not be opened for writing"):

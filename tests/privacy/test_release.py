@@ -249,7 +249,11 @@ def test_the_model_card_can_be_read_by_machines_and_people(tmp_path: Path, key: 
     front = yaml.safe_load(card.split("---")[1])
     assert front["base_model"] == "SmolLM2-135M"
     assert front["library_name"] == "peft"
-    for fact in ("add or remove one record", "| hr | 2.5000 | 1e-05 | 2 |", "at most 5.0000"):
+    for fact in (
+        "add or remove one record",
+        "| hr | 1 | 2.5000 | 3.5000 | 1e-05 | 2 |",
+        "at most 5.0000",
+    ):
         assert fact in card
     json.loads((GOLDEN / "release-manifest.json").read_text())
 
@@ -277,4 +281,4 @@ def test_printed_bounds_are_never_below_the_bound(tmp_path: Path, key: SigningKe
     hr = DEPARTMENTS["hr"]
     one = receipt(hr, key_id=hr.key_id, epsilon=2.50001).sign(hr)
     card = (release(tmp_path, key, receipts=[one]).path / "README.md").read_text()
-    assert "| hr | 2.5001 |" in card
+    assert "| hr | 1 | 2.5001 |" in card

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from privacy.store.reading import look
 from privacy.store.schema import Schema
 from privacy.store.seal import Head, Seal
 
-BUDGET = Budget(epsilon=50.0, delta=1e-5)
+BUDGET = Budget(Decimal("50.0"), Decimal("1e-5"))
 
 
 def schemas(key: SigningKey) -> dict[str, tuple[Schema, MetaData]]:

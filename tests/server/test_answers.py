@@ -1,5 +1,8 @@
 """What a node sends is read with suspicion."""
 
+import re
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from federation_kit import Federation, make_policy
@@ -76,15 +79,24 @@ def test_malformed_answer_costs_only_its_department(tmp_path) -> None:
     assert {(d.department, d.code) for d in result.declines} == {("hr", "rejected")}
 
 
-def test_receipt_over_the_budget_is_rejected(tmp_path) -> None:
-    """A contribution that its own department could not afford does not count."""
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"epsilon": Decimal("0.5")}, "exceeds the budget of 0.5"),
+        ({"block": "2"}, "its block='1' is not the policy's '2'"),
+    ],
+)
+def test_receipt_that_the_budget_does_not_cover_is_rejected(
+    tmp_path, change: dict[str, object], fault: str
+) -> None:
+    """A contribution that its department could not afford, or paid from another block, is none."""
     store = RunStore(tmp_path / "checkpoint")
     with Federation(tmp_path, POLICY) as federation, store.exclusive():
         state = store.begin(federation.plan(), federation.adapter())
         smaller = POLICY.model_copy(
             update={
                 "departments": {
-                    name: part.model_copy(update={"epsilon": 0.5})
+                    name: part.model_copy(update=change)
                     for name, part in POLICY.departments.items()
                 }
             }
@@ -101,5 +113,5 @@ def test_receipt_over_the_budget_is_rejected(tmp_path) -> None:
             name: federation.agents[federation.ids[name]].handle(request, state.adapter)
             for name, request in requests.items()
         }
-        with pytest.raises(RoundFailed, match=r"exceeds the budget of 0\.5"):
+        with pytest.raises(RoundFailed, match=re.escape(fault)):
             coordinator.finish(answers)

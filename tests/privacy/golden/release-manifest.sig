@@ -1,1 +1,1 @@
-{"key_id":"fe812c12f3ab4ce6","signature":"hddJ3xybpiioQzzAJWDR7KZkQRFNIUagWl4axF2QgLqqbFFlEfeTtn/vawBECNN7YrHx//9bVaX9BOV796FmCg=="}
+{"key_id":"fe812c12f3ab4ce6","signature":"w62p31xVOIRESZogrqTeQj77C/81zW7NPriMIUkQfSlgvRC2oUXb8vv447wrLXAOGV9Vog7+ntkS3BF8hSAsBg=="}
