@@ -106,12 +106,12 @@ def goals_table(verdicts: Sequence[Verdict], configurations: Sequence[str]) -> s
 
 
 def judge_scaling(
-    by_batch: Mapping[int, Timings], by_units: Mapping[int, Timings], sequence: int
+    by_batch: Mapping[int, Timings], by_units: Mapping[int, Timings], sequence: int, clock: Clock
 ) -> dict[str, Any]:
     """Time over tokens, and memory over batch and data set, of steps of ``sequence`` tokens a unit."""
     line = fit_line(
         [batch * sequence for batch in by_batch],
-        [spread(t.wall).median for t in by_batch.values()],
+        [spread(t.cpu if clock == "cpu" else t.wall).median for t in by_batch.values()],
     )
     batch_growth = _growth(by_batch)
     units_growth = _growth(by_units)

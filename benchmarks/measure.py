@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +54,12 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def give_back_memory() -> None:
+    """Return to the system what the C library's allocator keeps of freed memory."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class PeakMemory:
     """Highest memory of this process since :meth:`start`, above what it held then, in bytes.
 
@@ -73,7 +80,7 @@ class PeakMemory:
             self._cuda.reset_peak_memory_stats()
             self._base = self._cuda.memory_allocated()
             return
-        ctypes.CDLL(None).malloc_trim(0)
+        give_back_memory()
         Path("/proc/self/clear_refs").write_text("5")
         self._base = _status_bytes("VmRSS")
 

@@ -74,7 +74,7 @@ def audit(
 
 def _show(audited: "RunAudit") -> None:
     made = table("department", "proved", "claimed", "history", "provable", "right", "AUC",
-                 "TPR 1%", right=(1, 2, 3, 4, 5, 6, 7))  # fmt: skip
+                 "TPR", right=(1, 2, 3, 4, 5, 6, 7))  # fmt: skip
     for part in audited.departments:
         rate = part.tpr_at_1_percent_fpr
         made.add_row(
@@ -84,7 +84,7 @@ def _show(audited: "RunAudit") -> None:
             upper(part.epsilon_history),
             f"{part.bound.ceiling:.4f}",
             f"{part.bound.correct} of {part.bound.guesses}",
-            "-" if part.auc is None else "{:.3f} [{:.3f}, {:.3f}]".format(*part.auc),
+            "-" if part.auc is None else f"{part.auc[0]:.3f}",
             "-" if rate is None else f"{rate:.3f}",
         )
     print_table(made)

@@ -145,20 +145,24 @@ def label_logits(
 
 
 def micro_batches(
-    indices: Sequence[int], examples: Sequence[AnyExample], tokens: int
+    indices: Sequence[int],
+    examples: Sequence[AnyExample],
+    tokens: int,
+    most_rows: int | None = None,
 ) -> Iterator[MicroBatch]:
     """Split ``indices`` into micro-batches, similar lengths together, each of a fixed shape.
 
     A sequence of n tokens always lands in the width that n alone determines, and every
     micro-batch of that width has the same number of rows, the last one with empty rows. Grouping
-    changes the cost and not the result.
+    changes the cost and not the result. ``most_rows``, a public figure, keeps small batches from
+    paying for many empty rows.
     """
     by_width: dict[int, list[int]] = {}
     for index in indices:
         width = -(-len(examples[index].input_ids) // WIDTH_STEP) * WIDTH_STEP
         by_width.setdefault(width, []).append(index)
     for width, members in sorted(by_width.items()):
-        rows = max(1, tokens // width)
+        rows = max(1, min(tokens // width, most_rows or tokens))
         for start in range(0, len(members), rows):
             yield MicroBatch(tuple(members[start : start + rows]), rows, width)
 

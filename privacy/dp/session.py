@@ -4,6 +4,7 @@ This is where the parts of the fast path meet: fused frozen layers, the frozen p
 gradients or, for layers they do not know, Opacus' hooks.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -82,13 +83,16 @@ class Session:
         for unit in units:
             of_task(unit, self._task)
         flat = _flattened(self._trained)
+        # Of public figures only, so that shapes do not depend on who is drawn.
+        expected = plan.expected_batch_size * plan.examples_per_unit
+        most_rows = 2 ** max(0, math.ceil(math.log2(expected)))
         with (
             self._recomputing(),
             self._row_gradients(summed=isinstance(plan, PublicPlan)) as gradients,
         ):
 
             def of(examples: Sequence[AnyExample], weights: Sequence[float]) -> Iterator[Rows]:
-                for group, members in self._grouped(examples):
+                for group, members in self._grouped(examples, most_rows):
                     own = torch.tensor(
                         [weights[i] for i in group.indices], device=self._model.device
                     )
@@ -134,11 +138,11 @@ class Session:
                 yield stack.enter_context(hook_gradients(self._model, self._trained))
 
     def _grouped(
-        self, examples: Sequence[AnyExample]
+        self, examples: Sequence[AnyExample], most_rows: int | None = None
     ) -> Iterator[tuple[MicroBatch, list[AnyExample]]]:
         """Micro-batches with their examples; within each the model starts where it has to."""
         states = None if self._prefix is None else self._prefix.states(examples)
-        for group in micro_batches(range(len(examples)), examples, self._tokens):
+        for group in micro_batches(range(len(examples)), examples, self._tokens, most_rows):
             members = [examples[i] for i in group.indices]
             if self._prefix is None or states is None:
                 yield group, members

@@ -92,10 +92,10 @@ def test_growth_is_told_from_flatness() -> None:
     """Time off a line, and memory that grows with batch or data set, are called so."""
     assert fit_line([1, 2, 3], [3.0, 5.0, 7.0]).slope == pytest.approx(2.0)
     flat = {b: Timings(wall=[0.1 + b], peak=100) for b in (1, 2, 4)}
-    verdict = judge_scaling(flat, flat, sequence=8)
+    verdict = judge_scaling(flat, flat, 8, "wall")
     assert verdict["time_linear"]
     assert verdict["memory_flat"]
     grown = {b: Timings(wall=[float(b**3)], peak=100 + 10 * b) for b in (1, 2, 4)}
-    assert not judge_scaling(grown, flat, sequence=8)["time_linear"]
-    assert not judge_scaling(grown, flat, sequence=8)["memory_flat"]
-    assert not judge_scaling(flat, grown, sequence=8)["memory_flat"]
+    assert not judge_scaling(grown, flat, 8, "wall")["time_linear"]
+    assert not judge_scaling(grown, flat, 8, "wall")["memory_flat"]
+    assert not judge_scaling(flat, grown, 8, "wall")["memory_flat"]

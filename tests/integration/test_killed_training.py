@@ -31,9 +31,7 @@ def life(node: Node, trainer: LoraTrainer, released: Path) -> None:
     adapter = trainer.initial_adapter(config, 0)
     with released.open("a") as file:
         for number in range(1, ROUNDS + 1):
-            request = request_for(
-                node.policy, number=number, base_model_digest=trainer.base_digest
-            )
+            request = request_for(node.policy, number=number, base_model_digest=trainer.base_digest)
             reply = agent.handle(request, adapter)
             assert isinstance(reply, RoundReply), reply
             file.write(f"{number} {reply.receipt.digest}\n")
