@@ -12,8 +12,6 @@ def quiet() -> None:
     """Set up the loggers for a command that trains; loads the libraries that it silences."""
     if os.environ.get("INTRAMURAL_DEBUG"):
         return
-    # Tells of kernels that it could also fetch from the network, as soon as it is imported.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import flwr.supercore.logger  # sets its own level as it is imported
     from transformers.utils import logging as transformers_logging
 

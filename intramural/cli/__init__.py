@@ -6,6 +6,7 @@ so that `intramural --help` answers at once.
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 130 interrupted.
 """
 
+import logging
 import os
 import sys
 import warnings
@@ -85,6 +86,8 @@ def _quiet_libraries() -> Iterator[None]:
     """Set the libraries up and keep their warnings off the terminal; ``-W`` brings them back."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # Tells of kernels that it could also fetch from the network, as soon as PEFT imports it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")

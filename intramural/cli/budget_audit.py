@@ -96,6 +96,7 @@ def _show(audited: "RunAudit") -> None:
     say(
         f"from {first.bound.canaries} canaries each; `provable` is what perfect guesses would prove."
     )
+    say("AUC is that of all scores, TPR the share found at 1 % false alarms.")
     if any(part.bound.ceiling <= part.epsilon_run for part in audited.departments):
         say("A claim above `provable` cannot be refuted by so many canaries; at a delta of 1e-5")
         say("the audit reaches furthest with training.canaries between 1,000 and 3,000.")
