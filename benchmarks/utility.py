@@ -241,7 +241,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="under a minute; figures of no use")
     parser.add_argument(
-        "--thorough", action="store_true", help="intents: ten times the work, hours on two cores"
+        "--thorough", action="store_true", help="intents: ten times the work, an hour or more"
     )
     parser.add_argument("--task", choices=("both", "intents", "generation"), default="both")
     parser.add_argument("--seeds", type=int, default=3, help="runs a setting (default 3)")
