@@ -68,6 +68,9 @@ def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:
         if _travels(name):
             parameter.data = parameter.data.to(torch.float32)
             parameter.requires_grad_(config.is_trained(name))
+    for name, module in peft_model.named_modules():
+        if ".modules_to_save." in name:
+            _between_precisions(module, model.dtype)
     return peft_model
 
 
@@ -221,6 +224,14 @@ def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:
 def is_classifier(model: PreTrainedModel) -> bool:
     """Whether the model labels sequences instead of continuing them."""
     return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _between_precisions(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let a module that is trained in float32 stand in a model that computes in ``dtype``."""
+    if isinstance(module, nn.Linear):
+        module.register_forward_pre_hook(lambda linear, given: (given[0].to(linear.weight.dtype),))
+    elif isinstance(module, nn.Embedding):
+        module.register_forward_hook(lambda _, __, states: states.to(dtype))
 
 
 def _travels(parameter_name: str) -> bool:

@@ -267,6 +267,30 @@ def test_trained_embeddings_take_the_way_of_the_hooks(folder: Folder) -> None:
     assert compare(folder("llama"), config, units(5)) < 1e-5
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_scores_in_either_precision_what_it_learns_from(
+    folder: Folder, name: str
+) -> None:
+    """Losses in bfloat16 are those of float32 up to its precision, and the predictions are labels."""
+    config = AdapterConfig(4, 8, FAMILIES[name].targets, trained_modules=(FAMILIES[name].head,))
+    examples = [u[0] for u in units(6, labels=LABELS)]
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        trainer = LoraTrainer(folder(name, LABELS), dtype=dtype, labels=LABELS)
+        adapter = moved(trainer.initial_adapter(config, 3))
+        found.append(trainer.losses(examples, config, adapter))
+        with trainer.session(config, adapter) as session:
+            assert set(session.predictions(examples)) <= set(range(LABELS))  # type: ignore[arg-type]
+    np.testing.assert_allclose(found[1], found[0], rtol=0.03)
+
+
+def test_embeddings_can_be_trained_in_bfloat16_models(folder: Folder) -> None:
+    """The float32 embedding hands its states over in the base model's precision."""
+    config = AdapterConfig(4, 8, ("q_proj",), None, "B", trained_modules=("embed_tokens",))
+    given = units(5)
+    assert compare(folder("llama"), config, given, dtype=torch.bfloat16) < 0.03
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 @pytest.mark.parametrize("hooks", [False, True])
 def test_gradient_checkpointing_changes_nothing_but_memory(
