@@ -2,8 +2,8 @@
 
 By default only B is trained and A stays frozen with orthonormal rows (FFA-LoRA, Sun et al. 2024,
 arXiv 2403.12313): averaging B over departments is then exactly averaging the product, and the
-noise enters once, linearly. Only this module makes and
-reads PEFT adapters; :mod:`privacy.dp.one_pass` knows its layers.
+noise enters once, linearly. Only this module makes and reads PEFT adapters;
+:mod:`privacy.dp.one_pass` knows its layers.
 
 An adapter travels as a mapping from PEFT's own tensor names
 (``base_model.model.….lora_B.weight``) to float32 arrays, which is what a release stores.
@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 from privacy.dp.errors import AdapterMismatch
 
 Adapter = Mapping[str, NDArray[np.float32]]
-TASK_TYPES = {"completion": "CAUSAL_LM", "classification": "SEQ_CLS"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:
         target_modules=list(config.targets),
         layers_to_transform=layers,
         modules_to_save=list(config.trained_modules) or None,
-        task_type=TASK_TYPES["classification" if is_classifier(model) else "completion"],
+        task_type="SEQ_CLS" if is_classifier(model) else "CAUSAL_LM",
     )
 
 

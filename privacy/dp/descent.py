@@ -75,7 +75,7 @@ class Descent:
                 total += rows.sum(0)
             self._flat.grad = total / self._plan.expected_batch_size
         else:
-            self._flat.grad = self._noised(len(batch), examples, owners, weights)
+            self._flat.grad = self._noised(self._plan, len(batch), examples, owners, weights)
         self._optimiser.step()
         self._flat.grad = None
         self._step += 1
@@ -106,18 +106,16 @@ class Descent:
 
     def _noised(
         self,
+        plan: DpPlan,
         units: int,
         examples: Sequence[AnyExample],
         owners: Sequence[int],
         weights: Sequence[float],
     ) -> torch.Tensor:
-        plan = self._plan
-        if not isinstance(plan, DpPlan):
-            raise TypeError("only a DpPlan has noise")
         # A batch without any unit passes no model; its sum is zero, its noise is not.
         total = torch.zeros_like(self._flat)
         within = 0
-        for part in self._clipped(units, examples, owners, weights):
+        for part in self._clipped(plan, units, examples, owners, weights):
             total += part.total[0]
             within += part.within
             self.replaced += part.non_finite
@@ -130,14 +128,12 @@ class Descent:
 
     def _clipped(
         self,
+        plan: DpPlan,
         units: int,
         examples: Sequence[AnyExample],
         owners: Sequence[int],
         weights: Sequence[float],
     ) -> Iterator[ClippedSum]:
-        plan = self._plan
-        if not isinstance(plan, DpPlan):
-            raise TypeError("only a DpPlan clips")
         if len(examples) == units:  # one example to a unit: rows are units
             for _, rows in self._gradients(examples, weights):
                 yield clip_and_sum([rows], self.clipping_norm, plan.clipping)

@@ -105,7 +105,7 @@ class DpPlan:
     @property
     def count_noise_multiplier(self) -> float:
         """Adaptive clipping: standard deviation of the noise on the centred count, in units."""
-        return COUNT_NOISE_SHARE * self.expected_batch_size
+        return _count_noise(self.expected_batch_size)
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,12 @@ def mechanism_event(
                 f"bands={bands} cannot be combined with adaptive clipping: a clipping norm that "
                 "changes within the correlated steps has no accounted guarantee; choose one of them"
             )
-        count_noise = COUNT_NOISE_SHARE * expected_batch_size
+        count_noise = _count_noise(expected_batch_size)
         return AdaptiveClipGaussian(sampling_rate, noise_multiplier, steps, count_noise)
     if bands > 1:
         return BandedGaussian(sampling_rate, noise_multiplier, steps, bands)
     return PoissonGaussian(sampling_rate, noise_multiplier, steps)
+
+
+def _count_noise(expected_batch_size: float) -> float:
+    return COUNT_NOISE_SHARE * expected_batch_size

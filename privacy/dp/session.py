@@ -108,20 +108,18 @@ class Session:
         if not self._checkpointing:
             yield
             return
-        model, was_training = self._model.get_base_model(), self._model.training
+        model = self._model.get_base_model()
         # The reentrant kind is the one that Opacus' hooks bear; it wants inputs with gradients.
         reentrant = not one_pass.covers(self._model)
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         if reentrant:
             model.enable_input_require_grads()
-        self._model.train()
         try:
             yield
         finally:
             if reentrant:
                 model.disable_input_require_grads()
             model.gradient_checkpointing_disable()
-            self._model.train(was_training)
 
     @contextmanager
     def _row_gradients(self, *, summed: bool) -> Iterator[RowGradients]:
