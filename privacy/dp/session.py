@@ -5,7 +5,7 @@ gradients or, for layers they do not know, Opacus' hooks.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -54,22 +54,28 @@ class Session:
 
     def losses(self, examples: Sequence[AnyExample]) -> list[float]:
         """Loss of each example in nats: per completion token, or of its label."""
-        result = [0.0] * len(examples)
-        with fused(self._model), torch.no_grad():
-            for group, members in self._grouped(examples):
-                _, values = self._loss(members, group, None)
-                for index, value in zip(group.indices, values.tolist(), strict=True):
-                    result[index] = value
-        return result
+        return self._each(examples, lambda members, group: self._loss(members, group, None)[1])
 
     def predictions(self, examples: Sequence[LabelledExample]) -> list[int]:
         """The likeliest label of each example, whatever label it carries."""
-        result = [0] * len(examples)
+
+        def likeliest(members: list[AnyExample], group: MicroBatch) -> torch.Tensor:
+            labelled = cast("list[LabelledExample]", members)
+            return label_logits(self._model, labelled, group).argmax(1)
+
+        return self._each(examples, likeliest)
+
+    def _each(
+        self,
+        examples: Sequence[AnyExample],
+        of: Callable[[list[AnyExample], MicroBatch], torch.Tensor],
+    ) -> list[Any]:
+        """What ``of`` gives for each example, in their order, without gradients."""
+        result: list[Any] = [None] * len(examples)
         with fused(self._model), torch.no_grad():
             for group, members in self._grouped(examples):
-                logits = label_logits(self._model, cast("list[LabelledExample]", members), group)
-                for index, label in zip(group.indices, logits.argmax(1).tolist(), strict=True):
-                    result[index] = label
+                for index, value in zip(group.indices, of(members, group).tolist(), strict=True):
+                    result[index] = value
         return result
 
     @contextmanager
