@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
@@ -31,7 +32,8 @@ class AdapterConfig:
     """Shape of the adapter; public, the same on every node of a run.
 
     ``last_layers``: adapt only the last k transformer blocks (``None``, or more than there are:
-    all of them); the backward pass then stops there. ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
+    all of them); the backward pass then stops there. 0: no LoRA, ``trained_modules`` alone.
+    ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
     ``trained_modules``: last parts of the names of modules that are trained whole, such as a
     classification head or the embeddings; they travel with the adapter.
     """
@@ -204,16 +206,21 @@ def peft_config_json(
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:
+    if config.last_layers == 0 and not config.trained_modules:
+        raise AdapterMismatch(
+            "last_layers=0 without trained_modules leaves nothing to train: adapt at least one "
+            "block, or name a module that is trained whole"
+        )
     layers = None
     total = int(model.config.num_hidden_layers)
-    if config.last_layers is not None and config.last_layers < total:
+    if config.last_layers is not None and 0 < config.last_layers < total:
         layers = list(range(total - config.last_layers, total))
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=list(config.targets),
+        target_modules=DUMMY_TARGET_MODULES if config.last_layers == 0 else list(config.targets),
         layers_to_transform=layers,
         modules_to_save=list(config.trained_modules) or None,
         task_type="SEQ_CLS" if is_classifier(model) else "CAUSAL_LM",

@@ -14,7 +14,7 @@ to float32 rounding of its place in the batch, and clipping bounds all that it c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,9 @@ import torch.nn.functional as F
 from privacy.dp.encode import AnyExample, Example, LabelledExample
 from privacy.dp.errors import InvalidExample
 from privacy.dp.replaced import apply
+
+Pooling = Literal["mean", "model"]
+"""What an encoder's head reads: the mean of its row's states, or what the model's own code gives."""
 
 WIDTH_STEP = 16
 LOGITS_AT_ONCE = 256
@@ -112,21 +115,29 @@ def label_loss(
     examples: Sequence[LabelledExample],
     shape: MicroBatch,
     weights: torch.Tensor | None = None,
+    pooling: Pooling = "model",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy in nats of each row's label; arguments and result as :func:`completion_loss`."""
-    logits = label_logits(model, examples, shape)
+    """Cross-entropy in nats of each row's label.
+
+    Arguments and result as :func:`completion_loss` and :func:`label_logits`.
+    """
+    logits = label_logits(model, examples, shape, pooling)
     labels = torch.tensor([e.label for e in examples], device=logits.device)
     losses = F.cross_entropy(logits, labels, reduction="none")
     return (losses if weights is None else losses * weights).sum(), losses.detach()
 
 
 def label_logits(
-    model: Any, examples: Sequence[LabelledExample], shape: MicroBatch
+    model: Any,
+    examples: Sequence[LabelledExample],
+    shape: MicroBatch,
+    pooling: Pooling = "model",
 ) -> torch.Tensor:
     """Float32 logits ``(rows, labels)`` of a sequence classifier.
 
-    An encoder gets a mask, since it looks at both sides; a causal model answers at its row's last
-    token.
+    An encoder gets a mask, since it looks at both sides; with ``pooling="mean"`` its head reads the
+    mean over the row's own tokens, special ones included (Reimers and Gurevych 2019,
+    arXiv 1908.10084, section 3). A causal model answers at its row's last token in either case.
     """
     ids = pad([torch.tensor(e.input_ids) for e in examples], shape, model.device)
     # An empty row answers at its first position, and sees it: attention over nothing at all is not
@@ -140,7 +151,15 @@ def label_logits(
         logits = head(states[rows, lengths - 1])
     else:
         mask = torch.arange(shape.width, device=model.device)[None] < lengths[:, None]
-        logits = model(input_ids=ids, attention_mask=mask.long()).logits
+        given = {"input_ids": ids, "attention_mask": mask.long()}
+        if pooling == "mean":
+            encoder = getattr(model, model.base_model_prefix)
+            states = encoder(**given).last_hidden_state.float()
+            # Padding goes by a mask, not by a product: zero times infinity is not zero.
+            summed = states.masked_fill(~mask[..., None], 0.0).sum(1)
+            logits = model.classifier(summed / lengths[:, None])
+        else:
+            logits = model(**given).logits
     return logits[: len(examples)].float()  # type: ignore[no-any-return]
 
 

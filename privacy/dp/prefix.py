@@ -66,9 +66,9 @@ class FrozenPrefix:
 
     @torch.no_grad()
     def _compute(self, examples: Sequence[AnyExample], shape: MicroBatch) -> list[torch.Tensor]:
-        kept = _Kept()
-        above = [kept, *self._passing(self._first + 1, len(self._blocks))]
-        with self._standing_in([*self._blocks[: self._first], *above], after=len(self._blocks)):
+        kept = _Kept(self._blocks[self._first - 1])
+        above = [kept, *self._passing(self._first, len(self._blocks))]
+        with self._standing_in([*self._blocks[: self._first - 1], *above], after=len(self._blocks)):
             self._run(examples, shape)
         return [kept.states[i, : len(e.input_ids)].clone() for i, e in enumerate(examples)]
 
@@ -115,14 +115,19 @@ class _Passing(nn.Module):
         return hidden_states
 
 
-class _Kept(_Passing):
-    """Remembers what came to it."""
+class _Kept(nn.Module):
+    """Remembers what its block gives."""
 
     states: torch.Tensor
 
-    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self.states = hidden_states
-        return hidden_states
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self._block = block
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        result = self._block(*given, **named)
+        self.states = result[0] if isinstance(result, tuple) else result
+        return result
 
 
 class _Given(nn.Module):

@@ -33,7 +33,7 @@ def run_noise(policy: Policy, training: TrainingPolicy, epsilon: float) -> float
 
     Calibrated for the worst department that there could be: the smallest delta of all, and the
     smallest declared size, which under adaptive clipping gives the least noise on the count. Each
-    round is an event of its own, since correlated noise does not reach into the next.
+    round is an event of its own, or two with a personal adapter, since correlated noise does not reach into the next.
 
     Raises:
         EventInvalid: no noise within reach gives this epsilon.
@@ -42,6 +42,7 @@ def run_noise(policy: Policy, training: TrainingPolicy, epsilon: float) -> float
     smallest = min(department.declared_units for department in policy.departments.values())
 
     def run(noise_multiplier: float) -> list[MechanismEvent]:
-        return [round_event(training, smallest, noise_multiplier)] * training.rounds
+        count = training.rounds * training.events_per_round
+        return [round_event(training, smallest, noise_multiplier)] * count
 
     return calibrate_noise(run, epsilon, delta)

@@ -18,6 +18,7 @@ from privacy.dp.encode import AnyExample, Example, LabelledExample, Unit
 from privacy.dp.fused import fused
 from privacy.dp.loss import (
     MicroBatch,
+    Pooling,
     completion_loss,
     label_logits,
     label_loss,
@@ -34,7 +35,8 @@ class Session:
 
     ``model``: the model with its adapter. ``task``: the kind of example it learns from. ``prefix``:
     states to start from, or None to start from tokens. ``tokens``: size of a micro-batch.
-    ``checkpointing``: keep no activations inside of blocks.
+    ``checkpointing``: keep no activations inside of blocks. ``pooling``: see
+    :func:`~privacy.dp.loss.label_logits`.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Session:
         prefix: FrozenPrefix | None,
         tokens: int,
         checkpointing: bool = False,
+        pooling: Pooling = "model",
     ) -> None:
         self._model = model
         self._task = task
         self._prefix = prefix
         self._tokens = tokens
         self._checkpointing = checkpointing
+        self._pooling = pooling
         self._trained = [p for p in model.parameters() if p.requires_grad]
 
     def losses(self, examples: Sequence[AnyExample]) -> list[float]:
@@ -61,7 +65,7 @@ class Session:
 
         def likeliest(members: list[AnyExample], group: MicroBatch) -> torch.Tensor:
             labelled = cast("list[LabelledExample]", members)
-            return label_logits(self._model, labelled, group).argmax(1)
+            return label_logits(self._model, labelled, group, self._pooling).argmax(1)
 
         return self._each(examples, likeliest)
 
@@ -160,7 +164,8 @@ class Session:
         if self._task is Example:
             completions = cast("list[Example]", members)
             return completion_loss(self._model, completions, group, weights)
-        return label_loss(self._model, cast("list[LabelledExample]", members), group, weights)
+        labelled = cast("list[LabelledExample]", members)
+        return label_loss(self._model, labelled, group, weights, self._pooling)
 
 
 def _flattened(parameters: Sequence[nn.Parameter]) -> torch.Tensor:

@@ -29,7 +29,7 @@ from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.choice import choose
 from privacy.dp.encode import AnyExample, Example, LabelledExample, Unit
 from privacy.dp.errors import AdapterMismatch, DpError, TrainingFailed
-from privacy.dp.loss import MicroBatch, completion_loss, label_logits
+from privacy.dp.loss import MicroBatch, Pooling, completion_loss, label_logits
 from privacy.dp.plan import DpPlan, PublicPlan
 from privacy.dp.prefix import FrozenPrefix, prefix_length
 from privacy.dp.session import Session
@@ -48,6 +48,9 @@ class LoraTrainer:
     ``dtype``: precision of the base model; by default bfloat16 where the hardware multiplies it
     natively, else float32. Adapters, clipping, sums and noise are float32 in either case.
     ``labels``: a sequence classifier of so many labels instead of a language model.
+    ``pooling``: what the head of an encoder reads, see :func:`~privacy.dp.loss.label_logits`. By
+    default ``"mean"`` where that head is new and one linear layer, since nothing was trained to be
+    read by it and a sentence encoder's own pooler often was not trained at all; else ``"model"``.
     ``gradient_checkpointing``: compute the blocks' activations twice instead of keeping them.
     ``quantisation``: keep the frozen base in 8 or 4 bits, where bitsandbytes serves the hardware.
     ``cache``: where hidden states below the first adapted block are kept.
@@ -63,6 +66,7 @@ class LoraTrainer:
         name: str | None = None,
         dtype: torch.dtype | None = None,
         labels: int | None = None,
+        pooling: Pooling | None = None,
         gradient_checkpointing: bool = False,
         quantisation: Quantisation | None = None,
         cache: StateCache | None = None,
@@ -74,6 +78,7 @@ class LoraTrainer:
         loaded, self._fresh = _load(source, labels)
         kept = {n: t for n, t in loaded.state_dict().items() if n not in self._fresh}
         self.base_digest = model_digest(kept)
+        self._pooling = _pooling(loaded, self._fresh, pooling)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or _native_dtype(device)
         if quantisation is None:
@@ -81,6 +86,11 @@ class LoraTrainer:
         else:
             del loaded, kept
             self._model = _load(source, labels, _bits(quantisation, dtype), device)[0].eval()
+        if self._pooling == "mean":
+            # Nothing reads its own pooler, so an adapter on that would never be trained.
+            for holder in (self._model, self._model.base_model):
+                if hasattr(holder, "pooler"):
+                    holder.pooler = None
         self._model.requires_grad_(False)
         _without_dropout(self._model)
         if device.type == "cpu" and self._model.dtype != torch.float32:
@@ -188,11 +198,14 @@ class LoraTrainer:
                 self._cache.clear()
                 self._cached_from = first
             prefix = FrozenPrefix(self._model, first, MICRO_BATCH_TOKENS, self._run, self._cache)
-        return Session(model, self.task, prefix, MICRO_BATCH_TOKENS, self._checkpointing)
+        return Session(
+            model, self.task, prefix, MICRO_BATCH_TOKENS, self._checkpointing, self._pooling
+        )
 
     def _run(self, examples: Sequence[Any], shape: MicroBatch) -> object:
-        loss = completion_loss if self.task is Example else label_logits
-        return loss(self._model, examples, shape)
+        if self.task is Example:
+            return completion_loss(self._model, examples, shape)
+        return label_logits(self._model, examples, shape, self._pooling)
 
 
 def _load(
@@ -216,6 +229,24 @@ def _load(
             source, num_labels=labels, output_loading_info=True, **options
         )
     return loaded, frozenset(n for n in told["missing_keys"] if n.partition(".")[0] in HEADS)
+
+
+def _pooling(model: Any, fresh: frozenset[str], asked: Pooling | None) -> Pooling:
+    """What an encoder's head is to read.
+
+    Raises :class:`~privacy.dp.errors.DpError` where the mean is asked for and the head is not one
+    linear layer of an encoder.
+    """
+    head = getattr(model, "classifier", None)
+    if asked is None:
+        new = "classifier.weight" in fresh
+        return "mean" if new and type(head) is nn.Linear else "model"
+    if asked == "mean" and type(head) is not nn.Linear:
+        raise DpError(
+            f"pooling='mean' needs a head 'classifier' of one linear layer, which "
+            f"{type(model).__name__} has not: use pooling='model'"
+        )
+    return asked
 
 
 def _bits(quantisation: Quantisation, dtype: torch.dtype) -> Any:

@@ -1,5 +1,6 @@
 """The clipped sum equals a loop over single units in float64, however the batch is arranged."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from privacy.dp import trainer as trainer_module
 from privacy.dp.adapter import Adapter, AdapterConfig
 from privacy.dp.clipping import STABILITY
 from privacy.dp.encode import AnyExample, Example, LabelledExample, Unit, encode_completion
+from privacy.dp.errors import AdapterMismatch, DpError
 from privacy.dp.plan import DpPlan
 from privacy.dp.state_cache import StateCache
 from privacy.dp.trainer import LoraTrainer
@@ -99,12 +101,15 @@ def oracle(
     given: Sequence[Unit],
     weigh: Callable[[float], float],
     labels: int | None = None,
+    pooling: str = "model",
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     """Sums and norms by one float64 backward pass per example, without hooks, padding or batches."""
     if labels is None:
         model: Any = AutoModelForCausalLM.from_pretrained(base)
     else:
         model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
+    if pooling == "mean":
+        model.base_model.pooler = None
     peft_model = adapters.inject(model.requires_grad_(False).eval(), config)
     adapters.write_adapter(peft_model, adapter)
     peft_model.double()
@@ -115,7 +120,12 @@ def oracle(
         gradient = [torch.zeros_like(p) for p in trained.values()]
         for example in unit:
             ids = torch.tensor([example.input_ids])
-            logits = peft_model(input_ids=ids).logits[0]
+            if pooling == "mean":
+                encoder = getattr(peft_model, peft_model.base_model_prefix)
+                state = encoder(input_ids=ids).last_hidden_state[0].mean(0)
+                logits = peft_model.classifier(state)
+            else:
+                logits = peft_model(input_ids=ids).logits[0]
             if isinstance(example, LabelledExample):
                 loss = torch.nn.functional.cross_entropy(logits, torch.tensor(example.label))
             else:
@@ -152,13 +162,14 @@ def compare(
     *,
     dtype: torch.dtype = torch.float32,
     labels: int | None = None,
+    pooling: Any = "model",
 ) -> float:
     """Distance of the trainer's clipped sum from the oracle's, some units being clipped."""
-    trainer = LoraTrainer(base, dtype=dtype, labels=labels)
+    trainer = LoraTrainer(base, dtype=dtype, labels=labels, pooling=pooling)
     adapter = moved(trainer.initial_adapter(config, seed=3))
-    _, norms = oracle(base, config, adapter, given, lambda _: 0.0, labels)
+    _, norms = oracle(base, config, adapter, given, lambda _: 0.0, labels, pooling)
     bound = float(np.median(norms))
-    expected, _ = oracle(base, config, adapter, given, flat_clipping(bound), labels)
+    expected, _ = oracle(base, config, adapter, given, flat_clipping(bound), labels, pooling)
     return distance(clipped_sum(trainer, config, adapter, given, plan(bound)), expected)
 
 
@@ -183,6 +194,83 @@ def test_every_family_of_classifiers_equals_the_oracle(
     config = AdapterConfig(4, 8, family.targets, last_layers, "AB", trained_modules=(family.head,))
     base = folder(name, LABELS)
     assert compare(base, config, units(9, labels=LABELS), labels=LABELS) < 1e-5
+
+
+@pytest.mark.parametrize("last_layers", [None, 1, 0])
+@pytest.mark.parametrize("hooks", [False, True])
+def test_a_head_that_reads_the_mean_equals_the_oracle(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, last_layers: int | None, hooks: bool
+) -> None:
+    """The mean of a row's own tokens, with the frozen prefix, the head alone, and either way."""
+    if hooks:
+        monkeypatch.setattr(one_pass, "covers", lambda _: False)
+    config = AdapterConfig(4, 8, FAMILIES["bert"].targets, last_layers, "B", ("classifier",))
+    base, given = folder("bert", LABELS), units(9, labels=LABELS)
+    assert compare(base, config, given, labels=LABELS, pooling="mean") < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("last_layers", [None, 1, 0])
+def test_a_mean_depends_on_no_other_unit(
+    folder: Folder, dtype: torch.dtype, last_layers: int | None
+) -> None:
+    """Alone or among longer and shorter rows: equal up to float32 rounding in either precision."""
+    config = AdapterConfig(4, 8, FAMILIES["bert"].targets, last_layers, "B", ("classifier",))
+    trainer = LoraTrainer(folder("bert", LABELS), dtype=dtype, labels=LABELS, pooling="mean")
+    adapter = moved(trainer.initial_adapter(config, 0))
+    given = units(20, labels=LABELS)
+    for index in (0, 7, 13):
+        alone = gradient_of(trainer, config, adapter, [given[index]], 0)
+        among = gradient_of(trainer, config, adapter, given, index)
+        assert float((alone - among).norm()) <= 1e-5 * float(alone.norm())
+
+
+def test_the_mean_is_read_where_nothing_was_trained_to_be_read(
+    folder: Folder, tmp_path: Path
+) -> None:
+    """A new head reads the mean, one that came with the model what it was trained on."""
+    base = folder("bert", LABELS)
+    new = LoraTrainer(base, dtype=torch.float32, labels=LABELS)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=LABELS)
+    model.save_pretrained(tmp_path)
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    trained = LoraTrainer(tmp_path, dtype=torch.float32, labels=LABELS)
+    config = AdapterConfig(4, 8, ("query",), 1, "B", ("classifier",))
+    given = [unit[0] for unit in units(5, labels=LABELS)]
+    for default, pooling in ((new, "mean"), (trained, "model")):
+        source = base if default is new else tmp_path
+        asked = LoraTrainer(source, dtype=torch.float32, labels=LABELS, pooling=pooling)  # type: ignore[arg-type]
+        other = LoraTrainer(
+            source,
+            dtype=torch.float32,
+            labels=LABELS,
+            pooling="model" if pooling == "mean" else "mean",
+        )
+        adapter = default.initial_adapter(config, 0)
+        found = default.losses(given, config, adapter)
+        assert found == asked.losses(given, config, adapter)
+        assert found != other.losses(given, config, adapter)
+
+
+def test_a_mean_that_no_head_could_read_is_refused(folder: Folder) -> None:
+    """A causal classifier answers at its last token: the message says what to use instead."""
+    with pytest.raises(DpError, match="use pooling='model'"):
+        LoraTrainer(folder("llama", LABELS), labels=LABELS, pooling="mean")
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt2"])
+def test_a_head_alone_equals_the_oracle(folder: Folder, name: str) -> None:
+    """last_layers=0 trains the head over states that are computed once; nothing else moves."""
+    config = AdapterConfig(4, 8, (), 0, "B", trained_modules=(FAMILIES[name].head,))
+    assert compare(folder(name, LABELS), config, units(9, labels=LABELS), labels=LABELS) < 1e-5
+
+
+def test_nothing_to_train_is_refused(tiny_llama_dir: Path) -> None:
+    """No block and no module: the message names both."""
+    config = AdapterConfig(4, 8, TARGETS, last_layers=0)
+    with pytest.raises(AdapterMismatch, match=r"last_layers=0 without trained_modules"):
+        LoraTrainer(tiny_llama_dir).initial_adapter(config, 0)
 
 
 @pytest.mark.parametrize("name", [*CAUSAL, "bert"])
