@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
 # CUDA=1 also installs the CUDA libraries that the chosen build of torch asks for.
 CUDA ?=
+# Seconds that `make fuzz` spends on each target.
+FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test lint types layers check assets install clean
+.PHONY: help demo test lint types layers check assets install fuzz clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -44,6 +46,10 @@ types: $(STAMP)  ## mypy --strict
 
 layers: $(STAMP)  ## The rooms import downwards only
 	$(BIN)/lint-imports
+
+fuzz: $(STAMP)  ## Fuzz the redaction engine (FUZZ_SECONDS=600)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "atheris>=3,<4"
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz.run all --seconds $(FUZZ_SECONDS)
 
 check: lint types layers test  ## All that CI does
 

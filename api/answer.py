@@ -11,11 +11,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Found:
-    """``text[start:end]`` is new personal data of the kind ``entity``."""
+    """``text[start:end]`` is new personal data of the kind ``entity``.
+
+    ``stand_in`` takes its place, by default ``<ENTITY>``; with ``blocked`` the answer ends before it.
+    """
 
     start: int
     end: int
     entity: str
+    stand_in: str = ""
+    blocked: bool = False
+
+
+class AnswerBlocked(Exception):
+    """The answer holds new personal data of a kind that the policy blocks in answers."""
+
+    def __init__(self, entity: str) -> None:
+        super().__init__(f"the policy blocks answers that hold {entity}")
+        self.entity = entity
 
 
 Scan = Callable[[str], Sequence[Found]]
@@ -25,7 +38,7 @@ _JOINED = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 
 
 class AnswerGuard:
-    """Replaces new personal data by ``<ENTITY>``, for good.
+    """Replaces new personal data, for good.
 
     Text leaves only once ``lookahead`` characters after it were seen, never in the middle of a
     word, a number or a finding. An entity of at most ``lookahead`` characters is therefore seen
@@ -47,7 +60,11 @@ class AnswerGuard:
         self.counts: Counter[str] = Counter()
 
     def feed(self, piece: str) -> str:
-        """What may leave now."""
+        """What may leave now.
+
+        Raises:
+            AnswerBlocked: the answer may not go on; what it found is counted.
+        """
         self._pending += piece
         if len(self._pending) < self._due:
             return ""
@@ -57,7 +74,7 @@ class AnswerGuard:
         return left
 
     def flush(self) -> str:
-        """The rest, now that no more text comes."""
+        """The rest, now that no more text comes. Raises AnswerBlocked, as :meth:`feed`."""
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:
@@ -95,8 +112,10 @@ class AnswerGuard:
                 break
             pieces.append(window[at : max(at, one.start)])
             if one.end > at:
-                pieces.append(f"<{one.entity}>")
                 self.counts[one.entity] += 1
+                if one.blocked:
+                    raise AnswerBlocked(one.entity)
+                pieces.append(one.stand_in or f"<{one.entity}>")
                 at = one.end
         pieces.append(window[at:cut])
         return "".join(pieces)

@@ -81,7 +81,7 @@ async def respond(
     call.release = model
     call.stream = bool(body.stream)
     services.decide(call, model=model, max_tokens=max_tokens)
-    conversation = Conversation(services.detector, services.policy)
+    conversation = Conversation(services.detector, services.policy, call.role)
     asked = await to_thread.run_sync(
         partial(_redacted, services, call, conversation, body, prompt, model, max_tokens)
     )

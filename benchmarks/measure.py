@@ -91,6 +91,11 @@ class PeakMemory:
         return _status_bytes("VmHWM") - self._base
 
 
+def resident_bytes() -> int:
+    """What this process has in memory now (Linux only)."""
+    return _status_bytes("VmRSS")
+
+
 def _status_bytes(field: str) -> int:
     for line in _lines("/proc/self/status"):
         if line.startswith(f"{field}:"):

@@ -112,8 +112,11 @@ def scrub_department(
         kept = read_records(DataSource(paths.scrubbed), tolerance=0.0)
         if len(kept) == len(records):
             return Scrubbed(kept.records, read.faults, left_out, known, state)
-    scrubber = Scrubber(detector(), lambda entity: action_for(policy, entity))
-    subject = subject_pseudonym(pseudonym_key(paths.pseudonym_key))
+    key = pseudonym_key(paths.pseudonym_key)
+    scrubber = Scrubber(
+        detector(), lambda entity: action_for(policy, entity, "training"), key=key
+    )
+    subject = subject_pseudonym(key)
     done: list[Record] = []
     findings: dict[str, int] = {}
     for start in range(0, len(records), AT_ONCE):

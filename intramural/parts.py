@@ -4,7 +4,7 @@ Importing this module loads no model library; opening a detector does.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from api.keys import KeyStore
     from policies.model import PiiPolicy, Policy
     from privacy.audit.log import AuditLog
+    from privacy.pii.custom import CustomPattern
     from privacy.pii.detector import Detector, PiiModels
 
 PII_ASSETS: Final = ("spacy-en-md", "rampart-en-pii", "lac-zh")
@@ -34,20 +35,25 @@ def read_policy(path: Path) -> "Policy":
     """A policy file that the whole product can follow.
 
     Raises:
-        PolicyError: it cannot be used, or has rules for kinds of personal data that no detector
-            finds; such a rule would protect nobody.
+        PolicyError: it cannot be used, has rules for kinds of personal data that no detector finds
+            (such a rule would protect nobody), or patterns that cannot be searched in bounded time.
     """
     from policies.errors import Fault, PolicyError
     from policies.load import load_policy
     from privacy.pii.entities import ENTITIES
+    from privacy.pii.errors import PatternRefused
 
     policy = load_policy(path)
     known = ", ".join(sorted(ENTITIES))
     faults = [
-        Fault(f"pii.entities.{name}", f"is no kind of personal data that is looked for: {known}")
-        for name in policy.pii.entities
+        Fault(key, f"is no kind of personal data that is looked for: {known}")
+        for name, key in policy.entities_named().items()
         if name not in ENTITIES
     ]
+    try:
+        _patterns(policy.pii)
+    except PatternRefused as error:
+        faults.append(Fault("pii.patterns", str(error)))
     if faults:
         raise PolicyError(faults, source=str(path))
     return policy
@@ -132,11 +138,13 @@ def pii_models(*, home: Path | None = None) -> "PiiModels":
     return PiiModels(*(asset_path(name, home=home) for name in PII_ASSETS))
 
 
-def detector_for(pii: "PiiPolicy", *, home: Path | None = None) -> "Detector":
+def detector_for(
+    pii: "PiiPolicy", named: Iterable[str] = (), *, home: Path | None = None
+) -> "Detector":
     """The full detector as the policy configures it, over model assets that verify.
 
-    What the policy has a rule for is looked for, besides all that is personal by itself. Takes
-    seconds: keep one per process.
+    What the section names is looked for, and what is ``named`` beside it (rules of roles), besides
+    all that is personal by itself. Takes seconds: keep one per process.
 
     Raises:
         AssetMissing, AssetCorrupt: a model was not fetched, or its files were changed.
@@ -159,8 +167,16 @@ def detector_for(pii: "PiiPolicy", *, home: Path | None = None) -> "Detector":
         threshold=pii.threshold,
         allow=pii.allow,
         deny=pii.deny,
-        entities=PERSONAL | (ENTITIES & pii.entities.keys()),
+        entities=PERSONAL | (ENTITIES & {*named, *pii.named()}),
+        thresholds=pii.thresholds,
+        patterns=_patterns(pii),
     )
+
+
+def _patterns(pii: "PiiPolicy") -> "list[CustomPattern]":
+    from privacy.pii.custom import CustomPattern
+
+    return [CustomPattern(p.name, p.entity, p.regex, p.score, p.context) for p in pii.patterns]
 
 
 def pseudonym_key(path: Path) -> bytes:

@@ -131,7 +131,7 @@ def open_service(
 def _models(model: Path | None, progress: Progress) -> "Models":
     def opened(policy: Policy, release: VerifiedRelease) -> "tuple[Detector, Engine]":
         progress("detector")
-        detector = detector_for(policy.pii)
+        detector = detector_for(policy.pii, policy.entities_named())
         progress("model")
         return detector, open_engine(release, model)
 

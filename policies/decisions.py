@@ -13,7 +13,8 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal, TypeGuard, get_args
 
-from policies.model import Action, Clipping, Factors, Policy, Unit
+from policies.model import Action, Clipping, Direction, Factors, Policy, Unit
+from policies.pii import rule_for
 
 DeclineCode = Literal[
     "unknown_department",
@@ -149,9 +150,26 @@ def decide_call(
     return ALLOWED
 
 
-def action_for(policy: Policy, entity: str) -> Action:
-    """What happens to an entity of this type: its own rule, else the default action."""
-    return policy.pii.entities.get(entity, policy.pii.default_action)
+def action_for(
+    policy: Policy, entity: str, direction: Direction = "prompt", role: str | None = None
+) -> Action:
+    """What happens to an entity of this type in this direction, for holders of this role.
+
+    Rules that name the entity come before defaults, and among both: the role's for this direction,
+    the role's, those of the direction, the section's. A role that the policy does not name has no
+    rules of its own; training has no role.
+    """
+    pii = policy.pii
+    sources = []
+    if (own := policy.roles.get(role or "")) is not None and direction != "training":
+        part = own.pii.prompt if direction == "prompt" else own.pii.answer
+        sources = [
+            (part.entities, part.default_action),
+            (own.pii.entities, own.pii.default_action),
+        ]
+    general = getattr(pii, direction)
+    sources += [(general.entities, general.default_action), (pii.entities, None)]
+    return rule_for(tuple(sources), entity, pii.default_action)
 
 
 def _no(code: DeclineCode | CallCode, reason: str) -> Decision:

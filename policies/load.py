@@ -20,6 +20,7 @@ from policies.model import (
     Policy,
     PolicyDocument,
     PrivacyPolicy,
+    RolePolicy,
     TrainingPolicy,
     disagreements,
 )
@@ -102,9 +103,13 @@ def policy_warnings(policy: PolicyDocument) -> tuple[Fault, ...]:
                 "so give a rounded figure"
             )
             warnings.append(Fault(f"departments.{name}.declared_units", message))
-    if policy.pii.default_action == "keep":
-        message = "is 'keep': every entity without a rule of its own passes unredacted"
-        warnings.append(Fault("pii.default_action", message))
+    defaults = {"pii": policy.pii.default_action} | {
+        key: rules.default_action for key, rules in policy.pii_tables().items()
+    }
+    for key, action in defaults.items():
+        if action == "allow":
+            message = "is 'allow': every entity without a rule of its own passes unredacted"
+            warnings.append(Fault(f"{key}.default_action", message))
     return tuple(dict.fromkeys(warnings))
 
 
@@ -123,6 +128,7 @@ def _other_disagreements(data: Mapping[str, Any], faults: list[Fault]) -> list[F
         },
         _salvage(TrainingPolicy, data.get("training")),
         _salvage(PiiPolicy, data.get("pii")),
+        _roles(data.get("roles")),
     )
     reported = {fault.key.partition("[")[0] for fault in faults}
     return [
@@ -130,6 +136,15 @@ def _other_disagreements(data: Mapping[str, Any], faults: list[Fault]) -> list[F
         for other in found
         if other.fault not in faults and not reported.intersection(other.keys)
     ]
+
+
+def _roles(given: object) -> dict[str, RolePolicy]:
+    tables = given if isinstance(given, dict) else {}
+    return {
+        str(name): _salvage(RolePolicy, {"operations": [], "pii": role.get("pii", {})})
+        for name, role in tables.items()
+        if isinstance(role, dict)
+    }
 
 
 def _salvage(section: type[M], given: object) -> M:

@@ -14,13 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     StringConstraints,
@@ -31,13 +28,11 @@ from policies.errors import Fault, PolicyError, UnknownDepartment, UnknownRole
 from policies.limits import Budget as Budget
 from policies.limits import Delta, Epsilon, Number
 from policies.limits import rounded_down as rounded_down
-
-Action = Literal["pseudonym", "redact", "keep", "refuse"]
-"""What happens to an entity found in a prompt: `pseudonym` puts a consistent placeholder that is
-restored in the answer, `redact` puts <ENTITY> for good, `keep` leaves it, `refuse` refuses the
-request."""
-
-Language = Literal["en", "zh"]
+from policies.pii import Action as Action
+from policies.pii import Direction as Direction
+from policies.pii import PiiPolicy as PiiPolicy
+from policies.pii import PiiRules, RolePii, clashes, keys_of
+from policies.section import Distinct, Phrase, Section
 
 Operation = Literal[
     "chat",
@@ -56,19 +51,8 @@ Unit = Literal["record", "subject"]
 Clipping = Literal["flat", "automatic", "adaptive"]
 Optimiser = Literal["adam", "sgd"]
 Factors = Literal["B", "AB"]
-
-T = TypeVar("T")
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"names {value!r} twice")
-    return values
+Aggregation = Literal["mean", "median", "trimmed_mean", "krum"]
+ServerOptimiser = Literal["none", "avgm", "adam"]
 
 
 def _all_is_none(value: object) -> object:
@@ -83,20 +67,10 @@ LastLayers = Annotated[
 ]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}\z")]
-EntityName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,59}\z")]
-Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
 Module = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,100}\z")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
-Distinct = (BeforeValidator(_as_tuple), AfterValidator(_distinct))
-
 BlockName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\z")]
-
-
-class Section(BaseModel):
-    """A part of the policy: frozen, no unknown keys, no silent conversions, no NaN, no infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class PrivacyPolicy(Section):
@@ -140,6 +114,12 @@ class TrainingPolicy(Section):
     initial A; noise never comes from it. `noise_bands` above 1 correlates the noise of so many
     consecutive steps of a round. `canaries` synthetic records may be inserted by each node, so that
     what a run reveals can be measured.
+
+    `aggregation` combines a round's updates; all but the mean bear up to `faulty_nodes` arbitrary
+    ones. `server_optimiser` takes the hub's step from there. `maximum_update_norm` bounds how far an
+    update may lie from the adapter that was sent; left out, by what the steps asked for can reach.
+    `personal` lets each department keep an adapter of its own beside the shared one, which costs
+    each round twice.
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -165,34 +145,42 @@ class TrainingPolicy(Section):
     minimum_nodes: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     canaries: Annotated[int, Field(ge=0, le=100_000)] = 0
+    aggregation: Aggregation = "mean"
+    faulty_nodes: Annotated[int, Field(ge=0, le=10_000)] = 1
+    server_optimiser: ServerOptimiser = "none"
+    server_learning_rate: Annotated[Number, Field(gt=0)] = 1.0
+    server_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    maximum_update_norm: Annotated[Number, Field(gt=0)] | None = None
+    personal: bool = False
 
-
-class PiiPolicy(Section):
-    """What counts as personal data, and what happens to it.
-
-    `threshold` is the least score of a finding. `allow` lists texts that are never personal data,
-    `deny` texts that always are (both compared without regard to case by the detector).
-    """
-
-    languages: Annotated[tuple[Language, ...], Field(min_length=1), *Distinct] = ("en", "zh")
-    threshold: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    entities: Mapping[EntityName, Action] = Field(default_factory=dict)
-    default_action: Action = "pseudonym"
-    allow: Annotated[tuple[Phrase, ...], *Distinct] = ()
-    deny: Annotated[tuple[Phrase, ...], *Distinct] = ()
+    @property
+    def events_per_round(self) -> int:
+        """How often a round's mechanism is charged: for the shared and for the personal adapter."""
+        return 2 if self.personal else 1
 
 
 class RolePolicy(Section):
     """What the holder of a key with this role may do.
 
     `releases` are shell-style patterns over release ids (`fnmatch.fnmatchcase`); they do not
-    concern the public base model. `max_tokens` bounds the tokens of one answer.
+    concern the public base model. `max_tokens` bounds the tokens of one answer. `pii` changes what
+    happens to personal data in the prompts and answers of this role.
     """
 
     operations: Annotated[tuple[Operation, ...], *Distinct]
     releases: Annotated[tuple[Phrase, ...], *Distinct] = ("*",)
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1024
+    pii: RolePii = RolePii()
+
+    def tables(self, name: str) -> dict[str, PiiRules]:
+        """The rules of the role `name` by the key of their table."""
+        prefix = f"roles.{name}.pii"
+        return {
+            prefix: self.pii,
+            f"{prefix}.prompt": self.pii.prompt,
+            f"{prefix}.answer": self.pii.answer,
+        }
 
 
 class RetentionPolicy(Section):
@@ -253,7 +241,9 @@ class PolicyDocument(Section):
     def _sections_agree(self) -> PolicyDocument:
         faults = [
             found.fault
-            for found in disagreements(self.privacy, self.departments, self.training, self.pii)
+            for found in disagreements(
+                self.privacy, self.departments, self.training, self.pii, self.roles
+            )
         ]
         if faults:
             raise PolicyError(faults)
@@ -282,6 +272,21 @@ class PolicyDocument(Section):
         Raises UnknownDepartment.
         """
         return resolve_budget(self.privacy, self.department(name))
+
+    def pii_tables(self) -> dict[str, PiiRules]:
+        """Every table with actions except `pii` itself, by its key."""
+        tables = self.pii.tables()
+        for name, role in self.roles.items():
+            tables |= role.tables(name)
+        return tables
+
+    def entities_named(self) -> dict[str, str]:
+        """Every kind of personal data that the policy names, with the key that does.
+
+        As :meth:`PiiPolicy.named`, and the rules of the roles.
+        """
+        roles = {key: value for key, value in self.pii_tables().items() if key.startswith("roles.")}
+        return {entity: key for key, entity in reversed(keys_of(roles).items())} | self.pii.named()
 
     def examples_per_unit(self) -> int:
         """How many examples of a sampled unit may enter a step."""
@@ -313,6 +318,17 @@ def resolve_budget(privacy: PrivacyPolicy, department: DepartmentPolicy) -> Budg
     )
 
 
+def least_cohort(aggregation: Aggregation, faulty_nodes: int) -> int:
+    """The fewest updates at which the rule bears ``faulty_nodes`` arbitrary ones.
+
+    Median and trimmed mean: 2 f + 1 (Yin et al. 2018, arXiv 1803.01498). Krum: 2 f + 3 (Blanchard
+    et al. 2017, proposition 4.2). The mean bears none, and needs one.
+    """
+    if aggregation == "mean":
+        return 1
+    return 2 * faulty_nodes + (3 if aggregation == "krum" else 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Disagreement:
     """A fault between values that are each in bounds, with all the keys that it rests on."""
@@ -326,8 +342,11 @@ def disagreements(
     departments: Mapping[str, DepartmentPolicy],
     training: TrainingPolicy,
     pii: PiiPolicy,
+    roles: Mapping[str, RolePolicy],
 ) -> Iterator[Disagreement]:
-    """Faults that lie between sections: delta and units, nodes and departments, allow and deny."""
+    """Faults that lie between sections: delta and units, nodes and departments, allow and deny,
+    actions that cannot do what they say.
+    """
     for name, department in departments.items():
         budget = resolve_budget(privacy, department)
         units = department.declared_units
@@ -347,9 +366,42 @@ def disagreements(
         )
         key = "training.minimum_nodes"
         yield Disagreement(Fault(key, message), (key, "departments"))
+    yield from _training_disagreements(training)
     for phrase in _in_both(pii.allow, pii.deny):
         message = f"{phrase!r} is also in pii.allow; keep it in one of the two"
         yield Disagreement(Fault("pii.deny", message), ("pii.allow", "pii.deny"))
+    tables = pii.tables()
+    for name, role in roles.items():
+        tables |= role.tables(name)
+    for key, message in clashes(tables, pii.default_action, pii.entities):
+        yield Disagreement(Fault(key, message), (key,))
+
+
+def _training_disagreements(training: TrainingPolicy) -> Iterator[Disagreement]:
+    least = least_cohort(training.aggregation, training.faulty_nodes)
+    if training.minimum_nodes < least:
+        message = (
+            f"is {training.minimum_nodes}, but aggregation={training.aggregation!r} with "
+            f"faulty_nodes={training.faulty_nodes} needs at least {least} contributions: raise it, "
+            "or expect fewer faulty nodes"
+        )
+        key = "training.minimum_nodes"
+        keys = (key, "training.aggregation", "training.faulty_nodes")
+        yield Disagreement(Fault(key, message), keys)
+    if training.server_optimiser == "none" and training.server_learning_rate != 1:
+        message = (
+            f"is {training.server_learning_rate}, which nothing uses with server_optimiser="
+            "'none': choose 'avgm' (with server_momentum = 0 for the rate alone) or 'adam'"
+        )
+        key = "training.server_learning_rate"
+        yield Disagreement(Fault(key, message), (key, "training.server_optimiser"))
+    if training.personal and training.factors != "B":
+        message = (
+            f"is true, but factors={training.factors!r}: a personal adapter shares the frozen A "
+            "of the run; train B alone, or leave personal out"
+        )
+        key = "training.personal"
+        yield Disagreement(Fault(key, message), (key, "training.factors"))
 
 
 def _in_both(left: Sequence[str], right: Sequence[str]) -> list[str]:

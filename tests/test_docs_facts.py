@@ -134,7 +134,7 @@ def test_the_policy_reference_names_every_kind_of_personal_data() -> None:
     from privacy.pii.entities import ON_REQUEST, PERSONAL
 
     section = read(REFERENCE).partition("Kinds that are looked for:")[2].partition("## roles")[0]
-    always, _, rarely = section.partition("Three more kinds")
+    always, _, rarely = section.partition("Further kinds")
     assert set(SPAN.findall(always)) == PERSONAL
     assert set(SPAN.findall(rarely.partition(".")[0])) == ON_REQUEST
 

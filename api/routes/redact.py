@@ -55,7 +55,7 @@ async def redact(body: RedactBody, request: Request) -> RedactOut:
     if (body.text is None) == (body.messages is None):
         raise invalid_request("send either text or messages", code="invalid_value", param="text")
     call, services = Call.of(request), Services.of(request)
-    conversation = Conversation(services.detector, services.policy)
+    conversation = Conversation(services.detector, services.policy, call.role)
     return await to_thread.run_sync(partial(_redacted, services, call, conversation, body))
 
 

@@ -16,7 +16,7 @@ def _plain(text: str) -> str:
     return text.replace("\\[", "[")
 
 
-class _Command(TyperCommand):
+class Command(TyperCommand):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         function = getattr(self.callback, "__wrapped__", None)
@@ -57,6 +57,6 @@ class CommandGroup(typer.Typer):
         self, name: str | None = None, **options: Any
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a function as a command; its docstring is the help."""
-        options.setdefault("cls", _Command)
+        options.setdefault("cls", Command)
         options.setdefault("context_settings", _SETTINGS)
         return super().command(name, **options)

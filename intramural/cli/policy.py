@@ -138,6 +138,10 @@ def _show_rules(policy: "Policy") -> None:
     pii = policy.pii
     say("")
     rules = [f"{entity}: {action}" for entity, action in sorted(pii.entities.items())]
+    for key, section in policy.pii_tables().items():
+        rules += [f"{key}.{entity}: {action}" for entity, action in section.entities.items()]
+        if section.default_action is not None:
+            rules.append(f"{key}: {section.default_action}")
     facts(
         [
             ("personal data", f"{pii.default_action}, unless said otherwise"),

@@ -4,18 +4,20 @@
 
 * spans are disjoint, in order and inside the text; offsets are those of the text given;
 * ``detect_many(texts)[i] == detect(texts[i])``;
-* any ``str`` is taken, lone surrogates and empty texts included;
+* any ``str`` within the limits is taken, lone surrogates and empty texts included;
 * where looking failed, :class:`~privacy.pii.errors.RedactionUnavailable` is raised; an empty
   answer always means that nothing was found;
 * it may be used from several threads at once.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+from privacy.pii.custom import CustomPattern
 from privacy.pii.entities import PERSONAL, Span
+from privacy.pii.limits import DEFAULT_LIMITS, Limits
 
 DEFAULT_THRESHOLD: Final = 0.5
 """Least score of a finding unless a policy says otherwise. Presidio's own default is 0."""
@@ -63,10 +65,14 @@ def open_detector(
     deny: Iterable[str] = (),
     entities: Collection[str] = PERSONAL,
     threads: int = 1,
+    thresholds: Mapping[str, float] | None = None,
+    patterns: Iterable[CustomPattern] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Detector:
     """The full detector: patterns and models in Presidio's frame.
 
-    Imports Presidio and spaCy, which takes seconds; keep one per process.
+    Imports Presidio and spaCy, which takes seconds; keep one per process. The parameters are those
+    of :class:`privacy.pii.presidio.PresidioDetector`.
 
     Raises:
         DetectorNotReady: a configured language lacks a model.
@@ -81,4 +87,7 @@ def open_detector(
         deny=deny,
         entities=entities,
         threads=threads,
+        thresholds=thresholds,
+        patterns=patterns,
+        limits=limits,
     )

@@ -5,12 +5,13 @@ detector: it only says what a finding is and how overlapping findings become one
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 PERSONAL: Final = frozenset(
     {
         "ADDRESS",
+        "AGE",
         "BANK_ACCOUNT",
         "CREDIT_CARD",
         "CRYPTO",
@@ -27,14 +28,16 @@ PERSONAL: Final = frozenset(
         "PASSPORT",
         "PERSON",
         "PHONE_NUMBER",
+        "POSTCODE",
         "SECRET",
         "TERM",
         "URL",
+        "USER_HANDLE",
     }
 )
 """Looked for by default. TERM is what a policy's ``deny`` list names."""
 
-ON_REQUEST: Final = frozenset({"DATE_TIME", "NATIONALITY", "ORGANIZATION"})
+ON_REQUEST: Final = frozenset({"DATE_TIME", "NATIONALITY", "ORGANIZATION", "TITLE"})
 """Rarely personal by themselves: found only where a detector is asked for them."""
 
 ENTITIES: Final = PERSONAL | ON_REQUEST
@@ -46,14 +49,19 @@ MODEL_CEILING: Final = 0.94
 """No model is certain: its scores are cut here, below those of checksums and formats."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Span:
-    """One finding: ``text[start:end]`` is an ``entity`` with confidence ``score`` in [0, 1]."""
+    """One finding: ``text[start:end]`` is an ``entity`` with confidence ``score`` in [0, 1].
+
+    ``source`` names what found it, as in ``"rule:iban"`` or ``"spacy"``; it takes no part in
+    comparisons and never quotes the text.
+    """
 
     start: int
     end: int
     entity: str
     score: float
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
@@ -66,12 +74,24 @@ class Span:
         return text[self.start : self.end]
 
 
+def rank(span: Span) -> tuple[bool, int, bool, float, str, str]:
+    """Which of several findings names what they have in common: the greatest.
+
+    A certain one (checksum, unmistakable format) before any guess, then the longest, then
+    that of the policy's own pattern, then the most confident; the names only make the
+    choice independent of the order.
+    """
+    certain, own = span.score >= _CERTAIN, span.source.startswith("policy:")
+    return certain, span.end - span.start, own, span.score, span.entity, span.source
+
+
 def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Disjoint spans in order that cover every character that any given span covers.
 
     Spans that share a character become one span over their union, so that no
-    part of a weaker finding is left in the text. Its entity is that of the
-    certain, else the longest, else the most confident of them.
+    part of a weaker finding is left in the text; :func:`rank` says which of them
+    gives it its entity, score and source. The order of the spans given does not
+    matter, and resolving twice changes nothing.
     """
     merged: list[Span] = []
     cluster: list[Span] = []
@@ -88,6 +108,7 @@ def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def _union(cluster: Sequence[Span]) -> Span:
-    best = max(cluster, key=lambda s: (s.score >= _CERTAIN, s.end - s.start, s.score, s.entity))
+    best = max(cluster, key=rank)
     start = min(span.start for span in cluster)
-    return Span(start, max(span.end for span in cluster), best.entity, best.score)
+    end = max(span.end for span in cluster)
+    return Span(start, end, best.entity, best.score, best.source)

@@ -1,17 +1,33 @@
 """From raw findings to the answer that every detector gives.
 
-Threshold, allow and deny lists, whole words, addresses made whole, repeated
+Thresholds, allow and deny lists, whole words, addresses made whole, repeated
 values: what follows from the findings and the text alone, and therefore is the
-same for every way of finding.
+same for every way of finding. The rules, in the order in which they apply:
+
+1. A finding below its kind's threshold, or of a kind not asked for, is dropped.
+2. A finding is trimmed of punctuation at its edges and widened to whole words.
+3. What the deny list names is a ``TERM`` with score 1, wherever it stands as words.
+4. Findings that share a character become one over their union, so that text is
+   never spliced and no part of a weaker finding stays. A certain finding (checksum,
+   unmistakable format) names it, else the longest, else one by a pattern of the
+   policy, else the most confident
+   (:func:`privacy.pii.entities.resolve`).
+5. Parts of one name or of one address become one finding.
+6. A value found once is found wherever it stands as words, in whatever case and
+   spacing, numbers in whatever grouping; all its occurrences are of one kind, the
+   kind that rule 4 would choose among them.
+7. What the allow list names is dropped, unless it is part of a longer finding.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import regex
 
-from privacy.pii.entities import Span, resolve
-from privacy.pii.errors import RedactionUnavailable
+from privacy.pii.entities import Span, rank, resolve
+from privacy.pii.limits import DEFAULT_LIMITS, Limits, check_findings
+from privacy.pii.phrases import INVISIBLE, Phrases
 from privacy.pii.scripts import HAN, plain
 
 _INSIDE_WORD: Final = regex.compile(r"[\p{Latin}\p{Mn}0-9]")
@@ -21,22 +37,32 @@ _NAME_GLUE: Final = regex.compile(r"[ \t]+|-|'")
 _INITIAL: Final = regex.compile(r"(?:^|.*[ .-])\p{L}\.? ?")
 _SPACE: Final = regex.compile(r"\s+")
 _SEPARATORS: Final = regex.compile(r"[\s().+/-]+")
+_DIGIT_GROUPS: Final = regex.compile(r"[0-9]+(?:[ ().+/-]{1,3}[0-9]+)*")
+_GROUP: Final = regex.compile(r"[0-9]+")
 _BY_DIGITS: Final = frozenset(
     {"PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "BANK_ACCOUNT", "NATIONAL_ID", "ID_NUMBER"}
 )
 _NAMES: Final = frozenset({"PERSON", "LOCATION"})
+_PLACES: Final = frozenset({"ADDRESS", "LOCATION", "POSTCODE"})
 # Shorter values occur by chance inside ordinary text.
-_SECONDS: Final = 30.0
 _LONGEST_REPEATED: Final = 200
 _LEAST_REPEATED: Final = {"han": 2, "other": 4}
+_LEAST_DIGITS: Final = 7
+_MOST_DIGITS: Final = 34
+_MOST_GROUPS: Final = 12
+# Longer names and addresses are lists of them; bounds the time for texts that are nothing else.
+_LONGEST_JOINED: Final = 300
+_LONGEST_WORD: Final = 200
+_ROUNDS: Final = 4
 
 
 def normalise(value: str, entity: str) -> str:
     """The form under which two spellings of one value are the same.
 
-    Case and spacing do not matter; in numbers, neither do separators.
+    Case, spacing and invisible characters do not matter; in numbers, neither do
+    separators.
     """
-    folded = plain(value).casefold()
+    folded = plain(value).translate(INVISIBLE).casefold()
     if entity in _BY_DIGITS:
         return str(_SEPARATORS.sub("", folded))
     return str(_SPACE.sub(" ", folded)).strip()
@@ -50,6 +76,8 @@ class Finisher:
         entities: kinds that are wanted.
         allow: values that are never personal data (case and spacing do not matter).
         deny: values that always are; found as ``TERM`` wherever they stand as words.
+        thresholds: entity -> least score, for kinds that have one of their own.
+        limits: the most findings of one text.
     """
 
     def __init__(
@@ -58,75 +86,139 @@ class Finisher:
         entities: Collection[str],
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
+        *,
+        thresholds: Mapping[str, float] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold} must lie in [0, 1]")
-        self.threshold = threshold
         self.entities = frozenset(entities)
+        self.threshold = threshold
+        self.thresholds = dict(thresholds or {})
+        self.limits = limits
+        for name, value in [("threshold", threshold), *self.thresholds.items()]:
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value} must lie in [0, 1]")
         self._allow = frozenset(normalise(value, "TERM") for value in allow if value.strip())
-        self._deny = occurrences_of(value for value in deny if value.strip())
+        self._deny = Phrases(deny)
+
+    def least(self) -> float:
+        """The lowest threshold of any wanted kind: what scores below it need not be found."""
+        return min(map(self.threshold_of, self.entities), default=self.threshold)
+
+    def threshold_of(self, entity: str) -> float:
+        """Least score of a finding of this kind."""
+        return self.thresholds.get(entity, self.threshold)
 
     def __call__(self, text: str, found: Iterable[Span]) -> tuple[Span, ...]:
-        """Disjoint spans in order; every character of every kept finding is covered."""
+        """Disjoint spans in order; every character of every kept finding is covered.
+
+        Raises:
+            LimitExceeded: there are more than ``limits.findings``.
+        """
         view = plain(text)
-        wanted = [s for s in found if s.score >= self.threshold and s.entity in self.entities]
+        wanted = [
+            s for s in found if s.entity in self.entities and s.score >= self.threshold_of(s.entity)
+        ]
         spans = [span for one in wanted if (span := _whole(view, one)) is not None]
-        if self._deny is not None:
-            spans += [
-                Span(match.start(), match.end(), "TERM", 1.0) for match in self._deny.finditer(view)
-            ]
-        spans = list(_join(view, resolve(spans)))
-        spans += repeated(view, [(span.of(text), span.entity, span.score) for span in spans])
-        return tuple(span for span in resolve(spans) if not self._allowed(view, span))
+        if self._deny:
+            spans += [Span(*place, "TERM", 1.0, "deny") for place in self._deny.find(view)]
+        check_findings(len(spans), self.limits)
+        whole = self._complete(view, resolve(spans))
+        check_findings(len(whole), self.limits)
+        return tuple(span for span in whole if not self._allowed(view, span))
+
+    def _complete(self, view: str, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        """Joined parts, repeated values, one kind for each: until none makes another."""
+        for _ in range(_ROUNDS):
+            joined = list(_join(view, spans))
+            again = repetitions(view, [(span.of(view), span) for span in joined])
+            more = tuple(_one_kind_each(view, resolve([*joined, *again])))
+            if more == spans:
+                break
+            spans = more
+        return spans
 
     def _allowed(self, view: str, span: Span) -> bool:
         return bool(self._allow) and normalise(span.of(view), "TERM") in self._allow
 
 
 def repeated(text: str, values: Iterable[tuple[str, str, float]]) -> list[Span]:
-    """Every place where one of the ``(value, entity, score)`` stands as words of its own.
+    """Every place where one of the ``(value, entity, score)`` stands; see :func:`repetitions`."""
+    return repetitions(
+        text, [(value, Span(0, max(1, len(value)), kind, score)) for value, kind, score in values]
+    )
+
+
+def repetitions(text: str, values: Iterable[tuple[str, Span]]) -> list[Span]:
+    """Every place where one of the values stands as words of its own, like its finding.
 
     A name that a model found once is personal everywhere, in whatever case and
-    spacing. Values of two or three Latin characters are left out, and a name of
-    one word repeats only with a capital: Will, Grace and Mark are words too.
+    spacing; a number of seven digits and more in whatever grouping. Values of two
+    or three Latin characters are left out, and a name of one word repeats only
+    with a capital: Will, Grace and Mark are words too.
     """
-    known: dict[str, tuple[str, float]] = {}
-    for value, entity, score in values:
+    known: dict[str, Span] = {}
+    numbers: dict[str, Span] = {}
+    for value, span in values:
         least = _LEAST_REPEATED["han" if HAN.search(value) else "other"]
-        if least <= len(value.strip()) <= _LONGEST_REPEATED:
-            known.setdefault(normalise(value, "TERM"), (entity, score))
-    pattern = occurrences_of(known)
-    if pattern is None:
-        return []
-    spans = []
-    try:
-        matches = list(pattern.finditer(plain(text), timeout=_SECONDS))
-    except TimeoutError as error:
-        raise RedactionUnavailable(
-            f"looking for {len(known)} values in {len(text)} characters took more than {_SECONDS:g} s"
-        ) from error
-    for match in matches:
-        entity, score = known[normalise(match.group(), "TERM")]
-        word = match.group()
-        if entity in _NAMES and word[0].islower() and word.isalpha():
+        if not least <= len(value.strip()) <= _LONGEST_REPEATED:
             continue
-        spans.append(Span(match.start(), match.end(), entity, score))
+        _keep(known, normalise(value, "TERM"), span)
+        digits = normalise(value, "ID_NUMBER")
+        if _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS and digits.isdecimal():
+            _keep(numbers, digits, span)
+    if not known:
+        return []
+    view = plain(text)
+    spans = []
+    for start, end in Phrases(known).find(view):
+        word = view[start:end]
+        span = known[normalise(word, "TERM")]
+        if not (span.entity in _NAMES and word[0].islower() and word.isalpha()):
+            spans.append(_again(span, start, end))
+    for start, end, digits in _digit_runs(view, numbers):
+        spans.append(_again(numbers[digits], start, end))
     return spans
 
 
-def occurrences_of(values: Iterable[str]) -> Any:
-    """Pattern for any of the values as whole words, in any case and spacing; None without values."""
-    parts = sorted({normalise(value, "TERM") for value in values}, key=len, reverse=True)
-    if not parts:
-        return None
-    bodies = (r"\s+".join(regex.escape(word) for word in part.split(" ")) for part in parts)
-    # Only the edges that are letters or digits need a boundary beside them.
-    return regex.compile(
-        r"(?<![\p{Latin}0-9](?=[\p{Latin}0-9]))(?:"
-        + "|".join(bodies)
-        + r")(?!(?<=[\p{Latin}0-9])[\p{Latin}0-9])",
-        regex.IGNORECASE | regex.VERSION1,
-    )
+def occurrences_of(values: Iterable[str]) -> Phrases | None:
+    """What finds any of the values as whole words; None without values."""
+    return Phrases(values) or None
+
+
+def _keep(known: dict[str, Span], value: str, span: Span) -> None:
+    if value not in known or rank(span) > rank(known[value]):
+        known[value] = span
+
+
+def _again(span: Span, start: int, end: int) -> Span:
+    return Span(start, end, span.entity, span.score, span.source)
+
+
+def _one_kind_each(view: str, spans: Sequence[Span]) -> Iterator[Span]:
+    """The spans, all occurrences of a value being of one kind."""
+    best: dict[str, Span] = {}
+    values = [normalise(span.of(view), "TERM") for span in spans]
+    for value, span in zip(values, spans, strict=True):
+        _keep(best, value, span)
+    for value, span in zip(values, spans, strict=True):
+        known = best[value]
+        same = span.entity == known.entity
+        yield span if same else replace(known, start=span.start, end=span.end)
+
+
+def _digit_runs(view: str, numbers: Collection[str]) -> Iterator[tuple[int, int, str]]:
+    """(start, end, digits) of those of the numbers that occur, also in several groups of digits."""
+    longest = max(map(len, numbers), default=0)
+    for run in _DIGIT_GROUPS.finditer(view) if numbers else ():
+        groups = [match.span() for match in _GROUP.finditer(view, *run.span())]
+        for first, (start, _) in enumerate(groups):
+            digits = ""
+            for left, end in groups[first : first + _MOST_GROUPS]:
+                digits += view[left:end]
+                if len(digits) > longest:
+                    break
+                if digits in numbers and not (_within_word(view, start) or _within_word(view, end)):
+                    yield start, end, digits
 
 
 def _whole(view: str, span: Span) -> Span | None:
@@ -144,11 +236,19 @@ def _whole(view: str, span: Span) -> Span | None:
         end -= 2
     if start >= end:
         return None
-    while start and _INSIDE_WORD.match(view[start]) and _INSIDE_WORD.match(view[start - 1]):
+    first, last = start - _LONGEST_WORD, end + _LONGEST_WORD
+    while start > first and _within_word(view, start):
         start -= 1
-    while end < len(view) and _INSIDE_WORD.match(view[end]) and _INSIDE_WORD.match(view[end - 1]):
+    while end < last and _within_word(view, end):
         end += 1
-    return Span(start, end, span.entity, span.score)
+    return replace(span, start=start, end=end)
+
+
+def _within_word(view: str, at: int) -> bool:
+    """Whether position ``at`` has a letter or digit on both sides."""
+    return 0 < at < len(view) and bool(
+        _INSIDE_WORD.match(view[at - 1]) and _INSIDE_WORD.match(view[at])
+    )
 
 
 def _join(view: str, spans: Sequence[Span]) -> Iterable[Span]:
@@ -156,7 +256,9 @@ def _join(view: str, spans: Sequence[Span]) -> Iterable[Span]:
     current: Span | None = None
     for span in spans:
         if current is not None and (entity := _same(view, current, span)):
-            current = Span(current.start, span.end, entity, max(current.score, span.score))
+            longer = max(current, span, key=rank)
+            score = max(current.score, span.score)
+            current = Span(current.start, span.end, entity, score, longer.source)
             continue
         if current is not None:
             yield current
@@ -166,10 +268,15 @@ def _join(view: str, spans: Sequence[Span]) -> Iterable[Span]:
 
 
 def _same(view: str, left: Span, right: Span) -> str | None:
+    if right.end - left.start > _LONGEST_JOINED:
+        return None
     gap = view[left.end : right.start]
     kinds = {left.entity, right.entity}
-    if kinds <= {"ADDRESS", "LOCATION"} and _GLUE.fullmatch(gap):
-        return "ADDRESS" if "ADDRESS" in kinds else "LOCATION"
+    if _GLUE.fullmatch(gap):
+        if kinds == {"LOCATION"}:
+            return "LOCATION"
+        if "ADDRESS" in kinds and kinds <= _PLACES:
+            return "ADDRESS"
     if kinds == {"PERSON"} and not HAN.search(left.of(view)):
         initial = gap in {".", ". "} and _INITIAL.fullmatch(left.of(view))
         return "PERSON" if initial or _NAME_GLUE.fullmatch(gap) else None

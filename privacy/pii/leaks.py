@@ -13,9 +13,9 @@ import regex
 from privacy.pii.detector import Detector
 from privacy.pii.entities import Span, resolve
 from privacy.pii.finishing import occurrences_of
-from privacy.pii.placeholders import PLACEHOLDER
-from privacy.pii.pseudonyms import Pseudonymizer
+from privacy.pii.placeholders import LOOKS_LIKE
 from privacy.pii.scripts import plain
+from privacy.pii.session import RedactionSession
 
 _NOT_DIGITS = regex.compile(r"[^0-9]")
 _TELLING_DIGITS = 7
@@ -43,7 +43,7 @@ def surviving(values: Iterable[str], text: str) -> list[int]:
 
 
 def find_new_personal_data(
-    answer: str, known: Pseudonymizer, detector: Detector
+    answer: str, known: RedactionSession, detector: Detector
 ) -> tuple[Span, ...]:
     """Personal data in ``answer`` that the conversation did not bring.
 
@@ -51,7 +51,8 @@ def find_new_personal_data(
     them, and words that stood in the redacted prompts are not new. Raises
     RedactionUnavailable where looking fails.
     """
-    taken = [match.span() for match in PLACEHOLDER.finditer(answer)]
+    forms = [match.span() for match in LOOKS_LIKE.finditer(answer)]
+    taken = sorted([*known.covered(answer), *forms])
     return resolve(
         part
         for span in detector.detect(answer)
@@ -60,7 +61,9 @@ def find_new_personal_data(
     )
 
 
-def redact_new(answer: str, known: Pseudonymizer, detector: Detector) -> tuple[str, dict[str, int]]:
+def redact_new(
+    answer: str, known: RedactionSession, detector: Detector
+) -> tuple[str, dict[str, int]]:
     """``answer`` with what :func:`find_new_personal_data` finds as bare ``<ENTITY>``, and counts."""
     parts: list[str] = []
     counts: Counter[str] = Counter()
@@ -80,6 +83,6 @@ def _outside(span: Span, taken: Iterable[tuple[int, int]]) -> Iterator[Span]:
             continue
         if left > start:
             yield Span(start, left, span.entity, span.score)
-        start = right
+        start = max(start, right)
     if start < span.end:
         yield Span(start, span.end, span.entity, span.score)

@@ -6,8 +6,8 @@ from typing import Any
 from privacy.pii.errors import DetectorNotReady
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """An inference session on the CPU.
+def open_session(model: Path | bytes, threads: int) -> Any:
+    """An inference session on the CPU, of a file or of a model in memory.
 
     Idle threads sleep instead of spinning: a service shares its cores with the
     language model.
@@ -25,6 +25,7 @@ def open_session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own exceptions share no public base class
-        raise DetectorNotReady(f"{path} cannot be loaded as an ONNX model") from error
+        name = "the model" if isinstance(model, bytes) else model
+        raise DetectorNotReady(f"{name} cannot be loaded as an ONNX model") from error

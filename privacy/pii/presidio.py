@@ -10,10 +10,11 @@ The models run as Presidio's "NLP engine", which is where it batches.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import regex
 from presidio_analyzer import (
     AnalyzerEngine,
     BatchAnalyzerEngine,
@@ -25,13 +26,15 @@ from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 from spacy.lang.en.stop_words import STOP_WORDS
 
+from privacy.pii.custom import CustomPattern, find_custom
 from privacy.pii.detector import DEFAULT_THRESHOLD, Language, PiiModels
 from privacy.pii.entities import ENTITIES, PERSONAL, Span
-from privacy.pii.errors import DetectorNotReady, PiiError, RedactionUnavailable
+from privacy.pii.errors import DetectorNotReady, RedactionUnavailable
 from privacy.pii.finishing import Finisher
 from privacy.pii.lexical_zh import LexicalAnalyser
+from privacy.pii.limits import DEFAULT_LIMITS, Limits, find_in_pieces, moved
 from privacy.pii.patterns import RULES
-from privacy.pii.rules import find_all
+from privacy.pii.rules import find_all, rules_for
 from privacy.pii.scripts import has_han, latin_segments, plain
 from privacy.pii.spacy_names import SpacyNames
 from privacy.pii.token_classifier import TokenClassifier
@@ -39,7 +42,8 @@ from privacy.pii.token_classifier import TokenClassifier
 # One name for Presidio's language parameter: languages are told apart within a text.
 _ANY: Final = "any"
 _FEW_WORDS: Final = 4
-_BATCH: Final = 64
+_AS_A_NAME: Final = regex.compile(r"\p{Lu}\p{Ll}")
+_BATCH: Final = 1024
 
 logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
 
@@ -55,6 +59,9 @@ class PresidioDetector:
         deny: values that always are, found as ``TERM``.
         entities: kinds to look for.
         threads: threads of each ONNX session.
+        thresholds: entity -> least score, for kinds that have one of their own.
+        patterns: patterns of the policy; what they find is looked for besides ``entities``.
+        limits: what one text and one call may take.
 
     Raises:
         DetectorNotReady: no or an unknown language, or a model that is absent or unusable.
@@ -72,17 +79,26 @@ class PresidioDetector:
         deny: Iterable[str] = (),
         entities: Collection[str] = PERSONAL,
         threads: int = 1,
+        thresholds: Mapping[str, float] | None = None,
+        patterns: Iterable[CustomPattern] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._finish = Finisher(threshold, entities, allow, deny)
-        engine = _Models(models, tuple(languages), threshold, threads)
+        own = tuple(patterns)
+        wanted = {*entities, *(pattern.entity for pattern in own)}
+        self._finish = Finisher(
+            threshold, wanted, allow, deny, thresholds=thresholds, limits=limits
+        )
+        self._limits = limits
+        least = self._finish.least()
+        engine = _Models(models, tuple(languages), least, threads)
         registry = RecognizerRegistry(
-            recognizers=[_Rules(), _Findings()], supported_languages=[_ANY]
+            recognizers=[_Rules(own, wanted), _Findings()], supported_languages=[_ANY]
         )
         analyzer = AnalyzerEngine(
             registry=registry,
             nlp_engine=engine,
             log_decision_process=False,
-            default_score_threshold=threshold,
+            default_score_threshold=least,
             supported_languages=[_ANY],
             context_aware_enhancer=_CuesAreInTheRules(),
         )
@@ -97,21 +113,13 @@ class PresidioDetector:
 
     def detect_many(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         views = [plain(text) for text in texts]
-        try:
-            results = self._analyzer.analyze_iterator(views, language=_ANY, batch_size=_BATCH)
-        except PiiError:
-            raise
-        except Exception as error:
-            # Its message may quote the text, so only its class is named and nothing is chained.
-            raise RedactionUnavailable(
-                f"personal data could not be looked for ({type(error).__name__})"
-            ) from None
-        if len(results) != len(texts):
-            raise RedactionUnavailable(f"{len(results)} answers came back for {len(texts)} texts")
-        return [
-            self._finish(text, [Span(r.start, r.end, r.entity_type, r.score) for r in found])
-            for text, found in zip(texts, results, strict=True)
-        ]
+        found = find_in_pieces(views, self._find, self._limits)
+        return [self._finish(text, spans) for text, spans in zip(texts, found, strict=True)]
+
+    def _find(self, views: Sequence[str]) -> list[list[Span]]:
+        """The raw findings of each piece of text."""
+        results = self._analyzer.analyze_iterator(views, language=_ANY, batch_size=_BATCH)
+        return [[_span(result) for result in found] for found in results]
 
 
 class _ModelFindings(NlpArtifacts):
@@ -157,34 +165,29 @@ class _Models(NlpEngine):
         if self._english is not None:
             classifier, names = self._english
             segments = [
-                (i, offset, segment)
+                (i, offset, segment, has_han(text) and len(segment.split()) < _FEW_WORDS)
                 for i, text in enumerate(texts)
                 for offset, segment in latin_segments(text)
             ]
             # Models mislead themselves over a word or two between Chinese characters: product names
             # and models of aeroplanes become anything. There, only what is written as a name counts.
-            read = [segment for _, _, segment in segments]
-            fragments = [
-                len(segment.split()) < _FEW_WORDS and has_han(texts[i])
-                for i, _, segment in segments
-            ]
-            for (i, offset, segment), fragment, spans in zip(
-                segments, fragments, classifier.find(read, self._threshold), strict=True
-            ):
+            read = [s for s in segments if not s[3] or _AS_A_NAME.search(s[2])]
+            answers = classifier.find([segment for _, _, segment, _ in read], self._threshold)
+            for (i, offset, segment, fragment), spans in zip(read, answers, strict=True):
                 found[i] += [
-                    _moved(span, offset)
+                    moved(span, offset, "classifier")
                     for span in spans
                     if (span.entity == "PERSON" and span.of(segment).istitle())
                     or not (fragment or span.of(segment) in STOP_WORDS)
                 ]
-            sentences = [s for s, part in zip(segments, fragments, strict=True) if not part]
-            for (i, offset, _), spans in zip(
-                sentences, names.find([text for _, _, text in sentences]), strict=True
+            read = [s for s in segments if not s[3]]
+            for (i, offset, _, _), spans in zip(
+                read, names.find([segment for _, _, segment, _ in read]), strict=True
             ):
-                found[i] += [_moved(span, offset) for span in spans]
+                found[i] += [moved(span, offset, "spacy") for span in spans]
         if self._chinese is not None:
             for spans, more in zip(found, self._chinese.find(texts, self._threshold), strict=True):
-                spans += more
+                spans += [moved(span, 0, "lac") for span in more]
         return found
 
     def load(self) -> None:
@@ -224,17 +227,31 @@ class _OurRecognizer(EntityRecognizer):
         if not isinstance(nlp_artifacts, _ModelFindings):
             raise RedactionUnavailable("the analyzer ran without the models' findings")
         return [
-            RecognizerResult(span.entity, span.start, span.end, span.score)
+            self._result(span)
             for span in self.spans(text, nlp_artifacts)
             if span.entity in entities
         ]
 
+    def _result(self, span: Span) -> RecognizerResult:
+        told = {
+            RecognizerResult.RECOGNIZER_NAME_KEY: span.source,
+            RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id,
+        }
+        return RecognizerResult(
+            span.entity, span.start, span.end, span.score, recognition_metadata=told
+        )
+
 
 class _Rules(_OurRecognizer):
-    """The patterns of :mod:`privacy.pii.patterns`."""
+    """The patterns of :mod:`privacy.pii.patterns` and of the policy."""
+
+    def __init__(self, own: Sequence[CustomPattern], wanted: Collection[str]) -> None:
+        super().__init__()
+        self._own = own
+        self._built_in = rules_for(RULES, wanted)
 
     def spans(self, text: str, findings: _ModelFindings) -> Iterable[Span]:
-        return find_all(RULES, text)
+        return find_all(self._built_in, text) + find_custom(self._own, text)
 
 
 class _Findings(_OurRecognizer):
@@ -265,5 +282,6 @@ def _given(folder: Path | None, language: str) -> Path:
     return folder
 
 
-def _moved(span: Span, offset: int) -> Span:
-    return Span(span.start + offset, span.end + offset, span.entity, span.score)
+def _span(result: RecognizerResult) -> Span:
+    source = result.recognition_metadata[RecognizerResult.RECOGNIZER_NAME_KEY]
+    return Span(result.start, result.end, result.entity_type, result.score, source)

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import regex
 
+from privacy.pii.national_ids import NATIONAL_ID_RULES
+from privacy.pii.phones import PHONE_CUE, PHONE_PATTERN, phone_score
 from privacy.pii.rules import Rule, rule
 
 # IBAN registry (SWIFT, release 99): characters per country.
-_IBAN_LENGTHS: Final = {
+IBAN_LENGTHS: Final = {
     code: length
     for length, codes in {
         15: "NO",
@@ -57,17 +59,19 @@ def iban_checks(value: str) -> bool:
     return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
-def resident_id_checks(value: str) -> bool:
-    """GB 11643 (ISO 7064 MOD 11-2) check of an 18-character Chinese resident number."""
-    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    total = sum(weight * int(digit) for weight, digit in zip(weights, value, strict=False))
-    return "10X98765432"[total % 11] == value[-1].upper()
+# ISO/IEC 7812-1: industry digits of travel, banking and merchandising; 0604 is an old Maestro range.
+_CARD_START: Final = regex.compile(r"[1-689]|0604")
+_DATED_ID: Final = regex.compile(
+    r"[1-9]\d{5}(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{4}"
+)
 
 
 def _card(match: Any) -> float | None:
     text = match.group()
     digits = _digits(text)
-    if len(set(digits)) == 1:
+    if len(set(digits)) == 1 or not _CARD_START.match(digits) or _DATED_ID.fullmatch(digits):
+        return None
+    if len(digits) == 12 and digits[0] not in "056":
         return None
     if luhn(digits):
         return 1.0
@@ -79,65 +83,13 @@ def _card(match: Any) -> float | None:
 
 def _iban(match: Any) -> float | None:
     value = regex.sub(r"[ -]", "", match.group()).upper()
-    length = _IBAN_LENGTHS.get(value[:2])
+    length = IBAN_LENGTHS.get(value[:2])
     if length == len(value) and iban_checks(value):
         return 1.0
     digits = len(_digits(value))
     if length is None:
         return 0.6 if digits >= 14 else None
     return 0.8 if digits >= len(value) // 2 else None
-
-
-def _resident_id(match: Any) -> float:
-    return 1.0 if resident_id_checks(match.group()) else 0.95
-
-
-_DATE: Final = regex.compile(
-    r"(?:19|20)\d\d[-/. ]?(?:0?[1-9]|1[0-2])[-/. ]?(?:0?[1-9]|[12]\d|3[01])(?:[ T]\d.*)?"
-    r"|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d(?:[ T]\d.*)?|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
-)
-_NORTH_AMERICAN: Final = regex.compile(
-    r"(?:(?:\+|00)?1[-. ]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. /])\d{3}[-. ]\d{4}|\(\d{3}\) ?\d{3}-?\d{4}"
-)
-_PARENTHESES: Final = regex.compile(r"\(\+?\d{1,6}\)")
-_CHINESE_LANDLINE: Final = regex.compile(r"0\d{2,3}[- ]?[2-9]\d{6,7}|[48]00-?\d{3}-?\d{4}")
-_EXTENSION: Final = regex.compile(r"(?:[ ,;-]*(?:x|ext\.?|extension|转|分机)\s*\d{1,6})$", regex.I)
-
-
-def _phone(match: Any) -> float | None:
-    """Judge a run of digits and separators by its shape; weak shapes need a cue."""
-    text = match.group()
-    number = _EXTENSION.sub("", text)
-    digits = _digits(number)
-    count = len(digits)
-    if not 7 <= count <= 15 or _DATE.fullmatch(number):
-        return None
-    if len(number) < len(text) or number.startswith(("+", "00", "(+")):
-        return 0.9
-    if _NORTH_AMERICAN.fullmatch(number):
-        return 0.85
-    if _PARENTHESES.match(number) and count >= 8:
-        return 0.8
-    if _CHINESE_LANDLINE.fullmatch(number):
-        return 0.75
-    if digits[0] == "0" and 9 <= count <= 12:
-        return 0.7
-    groups = [len(group) for group in regex.split(r"\D+", number.strip("() "))]
-    if len(groups) == 1:
-        return 0.5 if count in {10, 11} else None
-    # Three or more short groups in one style, as national plans write them.
-    if (
-        len(groups) >= 3
-        and 8 <= count <= 12
-        and all(2 <= n <= 5 for n in groups)
-        and "." not in number
-    ):
-        return 0.55
-    return (
-        0.55
-        if groups in ([3, 4], [3, 3, 4], [4, 6], [5, 5], [5, 6], [4, 7]) and count != 8
-        else None
-    )
 
 
 def _ip(match: Any) -> float | None:
@@ -148,14 +100,8 @@ def _ip(match: Any) -> float | None:
     return None if address.is_unspecified else 0.95
 
 
-PHONE_CUE: Final = (
-    r"phone|telephone|tel|call|calls|called|mobile|cell|cellphone|fax|whatsapp|contact|reach|ring|sms|text"
-    r"|number(?: is)?|电话|手机|手机号码?|联系方式|联系|致电|拨打|微信|传真|座机|热线"
-)
-_ID_CUE: Final = r"id|identity|identification|身份证|证件"
-_CARD_CUE: Final = (
-    r"card|visa|mastercard|master card|amex|american express|credit|debit|卡号|银行卡|信用卡|储蓄卡"
-)
+_ID_CUE: Final = r"id|identity|identification"
+_CARD_CUE: Final = r"card|visa|mastercard|master card|amex|american express|credit|debit"
 
 NUMBER_RULES: Final[tuple[Rule, ...]] = (
     rule(
@@ -164,103 +110,153 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         check=_card,
         cue=_CARD_CUE,
         cued=0.85,
+        name="card",
+        digits=4,
     ),
-    rule("CREDIT_CARD", r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}", check=_card),
+    rule(
+        "CREDIT_CARD",
+        r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}",
+        check=_card,
+        name="card_in_fours",
+        digits=4,
+    ),
     # 62... is UnionPay, whose debit cards run to 19 digits and often travel without a valid check.
-    rule("CREDIT_CARD", r"62\d{14,17}", 0.8),
+    rule("CREDIT_CARD", r"62\d{14,17}", 0.8, name="unionpay", digits=4),
     rule(
         "CREDIT_CARD",
         r"\d{3,4}",
-        cue=r"(?:cvv2?|cvc2?|security code|安全码)\W{0,3}(?:is|code|是|为)?\W{0,3}$",
+        name="card_security_code",
+        cue=r"(?:cvv2?|cvc2?|security code)\W{0,3}(?:is|code)?\W{0,3}$",
         cued=0.8,
+        needs=("cv", "security code"),
     ),
     rule(
         "IBAN_CODE",
         r"[A-Za-z]{2}\d{2}(?:[A-Za-z0-9]{11,30}|(?:[ -][A-Za-z0-9]{4}){2,7}(?:[ -][A-Za-z0-9]{1,4})?)",
         check=_iban,
         cue=r"iban",
+        name="iban",
         cued=0.9,
+        digits=4,
     ),
     rule(
         "BANK_ACCOUNT",
         r"\d{2}[- ]\d{2}[- ]\d{2}(?:[ ,/]+\d{8})?|\d(?:[ -]?\d){5,19}",
-        cue=r"account(?: number| no\.?)?|acct\.?|a/c|sort code|routing(?: number)?|aba|bank|账号|账户|帐号|开户",
+        name="account",
+        cue=r"account(?: number| no\.?)?|acct\.?|a/c|sort code|routing(?: number)?|aba|bank",
         cued=0.85,
+        needs=("acc", "a/c", "sort", "routing", "aba", "bank"),
     ),
     rule(
         "BANK_ACCOUNT",
         r"[A-Z]{4}[A-Z]{2}[A-Z0-9]{2}(?:[A-Z0-9]{3})?",
+        name="bic",
         cue=r"swift|bic|swift[/ -]bic",
         cued=0.8,
+        needs=("swift", "bic"),
     ),
-    rule("BANK_ACCOUNT", r"[A-Z]{4}\d{10,18}", 0.7),
-    rule("NATIONAL_ID", r"\d{3}-\d{2}-\d{4}", 0.95),
+    rule("BANK_ACCOUNT", r"[A-Z]{4}\d{10,18}", 0.7, name="account_form", digits=4),
+    *NATIONAL_ID_RULES,
+    rule("NATIONAL_ID", r"\d{3}-\d{2}-\d{4}", 0.95, name="us_ssn_form", digits=4),
     rule(
         "NATIONAL_ID",
-        r"\d{3} \d{2} \d{4}|\d{9}",
-        cue=r"ssn|social security(?: number)?|itin|tax id",
-        cued=0.9,
+        r"[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Z]",
+        0.8,
+        name="gb_nino_form",
+        digits=4,
     ),
-    rule("NATIONAL_ID", r"[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Z]", 0.8),
     rule(
         "NATIONAL_ID",
-        r"[1-9]\d{5}(?:18|19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]",
-        check=_resident_id,
+        r"\d{17}[\dXx]|[1-9]\d{14}",
+        cue=_ID_CUE,
+        cued=0.85,
+        name="long_id",
+        needs=("id",),
     ),
-    rule("NATIONAL_ID", r"\d{17}[\dXx]|[1-9]\d{14}", cue=_ID_CUE, cued=0.85),
-    rule("NATIONAL_ID", r"[A-Z]{1,2}\d{6} ?\([0-9A]\)|\d{7,8}\([0-9A-Za-z]\)|[A-Z][12]\d{8}", 0.8),
-    rule(
-        "NATIONAL_ID",
-        r"\d{3}[ -]?\d{3}[ -]?\d{4}",
-        cue=r"nhs(?: number| no\.?)?|national insurance",
-        cued=0.9,
-    ),
+    rule("NATIONAL_ID", r"\d{7,8}\([0-9A-Za-z]\)", 0.8, name="id_with_check", digits=4),
     rule(
         "PASSPORT",
-        r"[A-Z]{0,2}\d{6,9}",
-        cue=r"passport(?: number| no\.?)?|护照(?:号码?)?|通行证",
+        r"[A-Z]{0,2}\d{6,9}[A-Z]?|[A-Z0-9]{9}",
+        name="passport",
+        cue=r"passport(?: number| no\.?| #)?|reisepass(?:nummer)?|passeport|pasaporte|passaporto",
         cued=0.9,
+        needs=("pass", "pasaport"),
     ),
-    rule("PASSPORT", r"[A-Z]\d{8}|E[A-Z]\d{7}", 0.6),
+    rule("PASSPORT", r"[A-Z]\d{8}|E[A-Z]\d{7}", 0.6, name="passport_form", digits=4),
     rule(
         "DRIVER_LICENSE",
         r"(?=[A-Za-z0-9-]{0,15}\d{4})[A-Za-z0-9][A-Za-z0-9-]{4,18}",
-        cue=r"driv(?:er'?s?|ing) licen[cs]e(?: number| no\.?)?|驾驶证|驾照",
+        name="driver_license",
+        cue=r"driv(?:er'?s?|ing) licen[cs]e(?: number| no\.?)?|führerschein(?:nummer)?|permis de conduire|patente|carnet de conducir|dl(?: no\.?| number)?",
         cued=0.85,
+        needs=("driv", "führer", "permis", "patente", "carnet", "dl"),
     ),
     rule(
         "PHONE_NUMBER",
-        r"(?:\(?\+ ?|\()?\d(?:[ .()/-]{0,3}\d){6,16}(?:[ ,;-]{0,2}(?i:x|ext\.?|extension|转|分机) ?\d{1,6})?",
-        check=_phone,
+        PHONE_PATTERN,
+        check=phone_score,
         cue=PHONE_CUE,
         cued=0.8,
+        name="phone",
+        digits=4,
     ),
-    rule("PHONE_NUMBER", r"(?:\+?86[- ]?|0086[- ]?)?1[3-9]\d(?:[ -]?\d{4}){2}", 0.95),
-    rule("IP_ADDRESS", r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)", check=_ip),
-    rule("IP_ADDRESS", r"(?<![:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![:.])", check=_ip),
-    rule("MAC_ADDRESS", r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", 0.9),
-    rule("LICENSE_PLATE", r"[A-Z]{2}\d{2} ?[A-Z]{3}", 0.6),
+    rule(
+        "IP_ADDRESS",
+        r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)",
+        check=_ip,
+        name="ipv4",
+        digits=4,
+    ),
+    rule(
+        "IP_ADDRESS",
+        r"(?<![:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![:.])",
+        check=_ip,
+        name="ipv6",
+        needs=(":", "-"),
+    ),
+    rule(
+        "LOCATION",
+        r"(?<![\d.])-?(?:[1-8]?\d|90)\.\d{4,10}(?:, ?| )-?(?:1[0-7]\d|180|[1-9]?\d)\.\d{4,10}(?![\d.])",
+        0.8,
+        name="coordinates",
+        digits=10,
+    ),
+    rule(
+        "MAC_ADDRESS", r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", 0.9, name="mac", needs=(":", "-")
+    ),
     rule(
         "LICENSE_PLATE",
-        r"(?=[A-Z0-9 -]{0,10}\d)[A-Z0-9]{1,4}[ -]?[A-Z0-9]{2,5}",
-        cue=r"licen[cs]e plate|number plate|registration(?: number)?|plate|车牌号?",
-        cued=0.75,
+        r"[A-Z]{2}\d{2} ?[A-Z]{3}|[A-HJ-NP-TV-Z]{2}-\d{3}-[A-HJ-NP-TV-Z]{2}",
+        0.6,
+        name="plate_form",
+        digits=4,
     ),
-    Rule(
+    rule(
         "LICENSE_PLATE",
-        regex.compile(
-            r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使领][A-Z][-· ]?[A-Z0-9]{4,5}[A-Z0-9挂学警港澳](?![A-Za-z0-9])"
-        ),
-        0.95,
+        r"(?=[A-Z0-9 -]{0,10}\d)[A-Z0-9]{1,4}(?:[ -]?[A-Z0-9]{1,5}){1,3}",
+        name="plate",
+        cue=r"licen[cs]e plate|number plate|registration(?: number)?|plate",
+        cued=0.75,
+        needs=("plate", "registration"),
     ),
     # What is left: long numbers are accounts, orders, tickets of somebody.
-    rule("ID_NUMBER", r"(?i:EMP|EID)[-_ ]?\d{4,10}", 0.8),
+    rule("ID_NUMBER", r"(?i:EMP|EID)[-_ ]?\d{4,10}", 0.8, name="employee_form", digits=4),
     rule(
         "ID_NUMBER",
-        r"[A-Z]{0,4}[-_]?\d{4,10}",
-        cue=r"(?:employee|staff|personnel)(?: number| no\.?| id)|工号|员工编号",
+        r"(?=[A-Za-z0-9/-]{0,14}\d)[A-Za-z0-9][A-Za-z0-9/-]{3,24}",
+        cue=r"(?:employee|staff|personnel|student|member(?:ship)?|patient|customer|client|subscriber|policy|claim|insurance|medicaid"
+        r"|medical record|health plan|hospital|badge|enrol?lment|matriculation|loyalty|frequent flyer|vehicle identification"
+        r"|serial|device|beneficiary)(?: (?:number|no\.?|id|num|#))(?: ?(?:is|:|=|#))?\s{0,2}|(?:mrn|imei|imsi|vin|uuid|guid)(?: (?:number|no\.?|is|code)|:)?\s{0,2}",
         cued=0.8,
+        name="record_number",
+        latin=True,
+        digits=1,
     ),
-    rule("ID_NUMBER", r"\d{9,30}", 0.5),
-    rule("ID_NUMBER", r"(?=[A-Z0-9]{0,33}[A-Z])(?=[A-Z0-9]{0,26}\d{8})[A-Z0-9]{9,34}", 0.5),
+    rule("ID_NUMBER", r"\d{9,30}", 0.5, name="long_number", digits=4),
+    rule(
+        "ID_NUMBER",
+        r"(?=[A-Z0-9]{0,33}[A-Z])(?=[A-Z0-9]{0,26}\d{8})[A-Z0-9]{9,34}",
+        0.5,
+        name="long_code",
+    ),
 )

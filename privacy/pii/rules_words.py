@@ -1,15 +1,20 @@
-"""Rules for written things: e-mail and web addresses, dates of birth, secrets, names beside a title.
+"""Rules for written things: e-mail and web addresses, handles, wallets, names beside a title.
 
 They find names only where a title or a phrase gives them away; finding names in
 running text takes a model.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import regex
 
+from privacy.pii.entities import Span
 from privacy.pii.rules import LETTERS, Rule, rule
-from privacy.pii.surnames_zh import COMPOUND, FREQUENT
+from privacy.pii.rules_dates import DATE_RULES
+from privacy.pii.rules_roles import ROLE_RULES
+from privacy.pii.rules_secrets import SECRET_RULES
 
 _LOCAL: Final = r"\p{Latin}\p{Mn}0-9.!#$%&'*+/=?^_`{|}~\-"
 _LABEL: Final = r"[\p{Latin}\p{Mn}0-9](?:[\p{Latin}\p{Mn}0-9-]{0,61}[\p{Latin}\p{Mn}0-9])?"
@@ -18,23 +23,68 @@ _DOMAINS: Final = (
     "|ie|eu|ca|au|nz|in|jp|cn|hk|tw|kr|sg|ru|br|mx|za|il|hu|is|cy|tn|gl|uy|ro|gr|tr|cc|xyz|online|site|top"
 )
 
-_MONTHS: Final = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
-    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
-)
-DATE: Final = (
-    r"(?:(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])"
-    r"|(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|[12]\d|3[01])[-/.](?:19|20)?\d\d"
-    rf"|(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?: of)?[ -]{_MONTHS}\.?,?[ -](?:19|20)?\d\d"
-    rf"|{_MONTHS}\.? (?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?,? (?:19|20)\d\d"
-    r"|(?:19|20)\d\d年(?:0?[1-9]|1[0-2])月(?:0?[1-9]|[12]\d|3[01])[日号]?)"
-)
-_BIRTH_CUE: Final = r"born(?: on)?|birth|birthday|birthdate|dob|d\.o\.b\.?|date of birth|出生(?:日期|年月)?|生日|生于"
-
 _NAME: Final = r"(?:\p{Lu}\.|\p{Lu}[\p{Latin}\p{Mn}]*(?:['-]\p{Lu}?[\p{Latin}\p{Mn}]+)*)"
 _FULL_NAME: Final = rf"{_NAME}(?: (?:{_NAME}|de|da|del|van|von|der|den|bin|al|la|le|di)){{0,3}}"
-_COMPOUND: Final = "|".join(COMPOUND)
-_HAN_NAME: Final = rf"(?:{_COMPOUND}|[{FREQUENT}])[\u4e00-\u9fff]{{1,2}}"
+
+
+# "john at example dot com": the last label must be a known domain, or the signs must be bracketed.
+_AT: Final = r"(?:@| @ | ?[(\[{<] ?@ ?[)\]}>] ?| ?[(\[{<] ?at ?[)\]}>] ?)"
+_AT_WORD: Final = r"(?:\s{1,2}at\s{1,2}|_at_|-at-)"
+_DOT: Final = r"(?: ?[(\[{<] ?(?:dot|\.|punkt|punto|point) ?[)\]}>] ?|\.| \. |\s{1,2}dot\s{1,2})"
+_DOT_WORD: Final = r"(?: ?[(\[{<] ?(?:dot|\.) ?[)\]}>] ?|\s{1,2}dot\s{1,2})"
+_PART: Final = r"[\p{Latin}\p{Mn}0-9_+-]{1,64}"
+_LOCAL_SPELLED: Final = (
+    rf"{_PART}(?:(?:\.|\s{{1,2}}(?:dot|underscore|dash)\s{{1,2}}"
+    rf"| ?[(\[{{<] ?(?:dot|\.|underscore) ?[)\]}}>] ?){_PART}){{0,5}}"
+)
+_AT_ANY: Final = regex.compile(rf"{_AT}|{_AT_WORD}", LETTERS | regex.IGNORECASE)
+_BEFORE_AT: Final = regex.compile(
+    rf"(?<![\p{{Latin}}\p{{Mn}}0-9._+-]){_LOCAL_SPELLED}\Z", LETTERS | regex.I
+)
+_END: Final = rf"(?:{_DOMAINS})(?![\p{{L}}0-9])"
+# After a mere "at", a domain with ordinary dots is likelier a web address: only well-known ends count.
+_AFTER_SIGN: Final = regex.compile(
+    rf"{_PART}(?:{_DOT}{_PART}){{0,4}}{_DOT}{_END}", LETTERS | regex.I
+)
+_AFTER_WORD: Final = regex.compile(
+    rf"{_PART}(?:{_DOT}{_PART}){{0,4}}{_DOT_WORD}{_END}", LETTERS | regex.I
+)
+_ACCOUNT_MARK: Final = regex.compile(r"[0-9._+-]")
+_PROVIDER: Final = regex.compile(
+    r"(?:gmail|googlemail|yahoo|hotmail|outlook|live|icloud|aol|protonmail|proton|gmx|web|mail|qq|163|126|yandex|zoho)\.",
+    regex.IGNORECASE,
+)
+_LONGEST_LOCAL: Final = 100
+_SPELLED_SIGNS: Final = (
+    *("@", "dot", "(at", "[at", "{at", "<at", "( at", "[ at", "{ at", "< at"),
+    *("[.", "(.", "{.", "<.", " at "),
+)
+
+
+@dataclass(frozen=True)
+class SpelledAddresses(Rule):
+    """E-mail addresses with words, brackets or spaces around their signs."""
+
+    def find(self, text: str) -> Iterator[Span]:
+        for sign in self.pattern.finditer(text):
+            spoken = sign.group().strip(" \t\n_-").casefold() == "at"
+            domain = (_AFTER_WORD if spoken else _AFTER_SIGN).match(text, sign.end())
+            # "look at example.com": only an account's name or a mail provider makes it an address.
+            plain = domain is None and spoken
+            if plain:
+                domain = _AFTER_SIGN.match(text, sign.end())
+            if domain is None:
+                continue
+            first = max(0, sign.start() - _LONGEST_LOCAL)
+            local = _BEFORE_AT.search(text[first : sign.start()])
+            if local is not None and plain:
+                account = _ACCOUNT_MARK.search(local.group()) is not None
+                if not (account or _PROVIDER.match(domain.group())):
+                    continue
+            if local is not None:
+                yield Span(
+                    first + local.start(), domain.end(), self.entity, self.score, self.source
+                )
 
 
 def _domain_known(match: Any) -> float:
@@ -42,17 +92,37 @@ def _domain_known(match: Any) -> float:
 
 
 WORD_RULES: Final[tuple[Rule, ...]] = (
+    *SECRET_RULES,
+    *DATE_RULES,
+    *ROLE_RULES,
+    Rule(
+        "USER_HANDLE",
+        regex.compile(
+            r"(?<![A-Za-z0-9_.@/])@(?=[A-Za-z0-9_.]{0,29}[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])?(?![A-Za-z0-9_@(/])"
+        ),
+        0.6,
+        name="handle",
+        needs=("@",),
+    ),
+    Rule(
+        "USER_HANDLE",
+        regex.compile(
+            r"(?<![A-Za-z])(?:username|user name|user ?id|login|skype(?: id)?|discord|telegram|instagram|insta|twitter|snapchat|handle)"
+            r"(?:\s(?:is|name)\s{1,3}(?=\S{0,31}[0-9_@.]\S)|:\s{0,3}|=)(?P<value>@?(?=[A-Za-z0-9_.#-]{0,31}[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.#-]{2,31}(?<![.-]))",
+            regex.IGNORECASE | regex.VERSION1,
+        ),
+        0.65,
+        name="handle_after_word",
+        latin=True,
+    ),
     Rule(
         "EMAIL_ADDRESS",
         regex.compile(rf"(?<![{_LOCAL}])[{_LOCAL}]{{1,64}}@{_LABEL}(?:\.{_LABEL}){{0,8}}", LETTERS),
         check=_domain_known,
+        name="email",
+        needs=("@",),
     ),
-    rule(
-        "EMAIL_ADDRESS",
-        rf"[A-Za-z0-9._+-]{{1,64}} ?(?:\(at\)|\[at\]|\{{at\}}) ?{_LABEL}(?: ?(?:\(dot\)|\[dot\]|\.) ?{_LABEL}){{1,5}}",
-        0.9,
-        flags=regex.IGNORECASE,
-    ),
+    SpelledAddresses("EMAIL_ADDRESS", _AT_ANY, 0.9, name="email_spelled", needs=_SPELLED_SIGNS),
     Rule(
         "URL",
         regex.compile(
@@ -60,64 +130,38 @@ WORD_RULES: Final[tuple[Rule, ...]] = (
             LETTERS | regex.IGNORECASE,
         ),
         0.9,
+        name="url",
+        needs=("://", "www."),
     ),
     rule(
         "URL",
         rf"(?<![@.-])(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.){{1,5}}(?:{_DOMAINS})(?![.-]?[A-Za-z0-9@])(?:/[A-Za-z0-9\-._~:/?#@!$&'*+,;=%]*[A-Za-z0-9/_=&#-])?",
         0.6,
         flags=regex.IGNORECASE,
+        name="domain",
+        needs=(".",),
+        latin=True,
     ),
-    rule("DATE_OF_BIRTH", DATE, cue=_BIRTH_CUE, cued=0.9, flags=regex.IGNORECASE),
-    rule("DATE_TIME", DATE, 0.8, flags=regex.IGNORECASE),
     rule(
-        "SECRET",
-        r"(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}"
-        r"|xox[abprs]-[A-Za-z0-9-]{10,}|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
-        0.95,
-    ),
-    Rule(
-        "SECRET",
-        regex.compile(
-            r"(?:password|passwd|pwd|passcode|密码|口令)(?:\s+is\s+|\s*(?:[:=]|是|为)\s*)(?P<value>(?=\S{0,63}[0-9\W_])[!-~]{6,64}(?<![.,;!?]))",
-            LETTERS | regex.IGNORECASE,
-        ),
+        "CRYPTO",
+        r"(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[A-Fa-f0-9]{40})",
         0.8,
-    ),
-    rule(
-        "CRYPTO", r"(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[A-Fa-f0-9]{40})", 0.8
+        name="wallet",
+        latin=True,
+        digits=1,
     ),
     rule(
         "PERSON",
         rf"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Dame)\.? (?P<value>{_FULL_NAME})",
         0.8,
+        name="name_after_title",
+        latin=True,
     ),
     rule(
         "PERSON",
-        rf"(?i:my name is|name is|full name:?|name:|employee:|contact:|attn:?|dear|regards,|sincerely,|signed,?)\s{{1,3}}(?P<value>{_FULL_NAME})",
+        rf"(?i:my name is|name is|full name:?|name:|employee:|contact:|attn:?|dear|regards,|sincerely,|signed,?)\s{{1,3}}(?!(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Your|Name|The|Our|All|Team|Sir|Madam)(?!\p{{L}}))(?P<value>{_FULL_NAME})",
         0.65,
-    ),
-    Rule(
-        "PERSON",
-        regex.compile(
-            rf"(?:姓名|联系人|收件人|收货人|申请人|经办人|负责人|持卡人|户名|我叫|名叫|叫做)(?:是|为)?[:： ]{{0,2}}(?P<value>{_HAN_NAME})",
-            LETTERS,
-        ),
-        0.8,
-    ),
-    Rule(
-        "PERSON",
-        regex.compile(
-            r"(?:姓名|联系人|收件人|收货人|申请人|经办人|持卡人|户名)[:：] ?(?P<value>[\u4e00-\u9fff]{2,4})(?=[\s,;.()，；。、（）]|$)",
-            LETTERS,
-        ),
-        0.7,
-    ),
-    Rule(
-        "PERSON",
-        regex.compile(
-            rf"(?P<value>(?:{_COMPOUND}|[{FREQUENT}])[\u4e00-\u9fff]{{0,2}}?)(?:先生|女士|小姐|老师|经理|主任|同学|教授|医生|工程师|总监)",
-            LETTERS,
-        ),
-        0.65,
+        name="name_after_word",
+        latin=True,
     ),
 )

@@ -31,6 +31,8 @@ def plain(text: str) -> str:
     Regular expressions then need no variants, and models take the text: lone
     surrogates, which JSON may carry, have no UTF-8 form.
     """
+    if text.isascii():
+        return text
     return str(_SURROGATE.sub("\ufffd", text)).translate(_LOOKALIKES)
 
 

@@ -1,12 +1,12 @@
-"""Irreversible scrubbing of records before anything is learnt from them.
+"""Scrubbing of records before anything is learnt from them.
 
-Unlike a prompt, a record never needs its values back: what is found becomes a
-bare ``<ENTITY>``, or, with a key, ``<ENTITY_…>`` with a keyed digest, so that the
-same person stays the same person without being named. Without the key the
-digest cannot be computed from a guess.
+Unlike a prompt, a record never needs its values back: what is found becomes a bare ``<ENTITY>``, a
+mask, or a stand-in that follows from a key, so that the same person stays the same person without
+being named. Nothing is remembered from record to record: any number of processes that share the key
+scrub alike.
 """
 
-import hmac
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,13 @@ from typing import Final, TypeVar
 from policies.model import Action
 from privacy.pii.detector import Detector
 from privacy.pii.entities import Span, resolve
-from privacy.pii.finishing import normalise, repeated
+from privacy.pii.finishing import repeated
+from privacy.pii.stand_ins import StandIns, mask
 
 Item = TypeVar("Item")
-_LEAST_KEY: Final = 16
-_DIGEST: Final = 10
+Seen = Callable[[int, str, Span, Action], None]
+_BARE: Final[frozenset[Action]] = frozenset({"replace", "redact", "block"})
+_DRAWN: Final = 32
 
 
 def always_redact(entity: str) -> Action:
@@ -35,7 +37,10 @@ class ScrubReport:
     texts_with_findings: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
-    """Findings that the policy keeps in place."""
+    """Findings that the policy allows in place."""
+    blocked: tuple[int, ...] = ()
+    """Positions of the records that hold what the policy blocks; whoever must not have them at all
+    leaves them out."""
 
     @property
     def total(self) -> int:
@@ -44,14 +49,20 @@ class ScrubReport:
 
 
 class Scrubber:
-    """Replaces personal data for good.
+    """Replaces personal data in records.
 
     Args:
         detector: finds the personal data.
-        action: entity -> action; ``keep`` leaves a finding, every other action replaces it:
-            there is nobody to refuse a record to, and nothing is restored.
-        key: at least 16 bytes for keyed pseudonyms where the action is ``pseudonym``; without a
-            key those are bare placeholders too.
+        action: entity -> action. ``allow`` leaves a finding; ``replace``, ``redact`` and ``block``
+            put the bare type, ``block`` also reports the record; ``mask`` puts stars; ``hash``,
+            ``pseudonym`` and ``encrypt`` put keyed stand-ins.
+        key: at least 16 bytes. Without one, stand-ins are the same within this scrubber only.
+        seen: called for every finding with the position of its text in the batch, the text, the
+            finding and its action; for local reports.
+
+    Raises:
+        ValueError: the key is shorter, or there is none and a kind is to be encrypted: nobody could
+            ever decrypt it.
     """
 
     def __init__(
@@ -60,12 +71,19 @@ class Scrubber:
         action: Callable[[str], Action] = always_redact,
         *,
         key: bytes | None = None,
+        seen: Seen | None = None,
     ) -> None:
-        if key is not None and len(key) < _LEAST_KEY:
-            raise ValueError(f"the key has {len(key)} bytes, at least {_LEAST_KEY} are needed")
+        if key is None:
+            encrypted = [e for e in sorted(detector.entities) if action(e) == "encrypt"]
+            if encrypted:
+                raise ValueError(
+                    f"{', '.join(encrypted)}: to encrypt takes a key that is kept; give one, or use "
+                    "'hash', which needs none"
+                )
         self._detector = detector
         self._action = action
-        self._key = key
+        self._stand_ins = StandIns(secrets.token_bytes(_DRAWN) if key is None else key)
+        self._seen = seen
 
     def scrub(self, text: str) -> str:
         """One text without its personal data."""
@@ -100,32 +118,54 @@ class Scrubber:
         found = iter(self._detector.detect_many(flat))
         counts: Counter[str] = Counter()
         kept: Counter[str] = Counter()
+        blocked: list[int] = []
         touched = 0
-        results = []
-        for group in groups:
+        results: list[str] = []
+        for number, group in enumerate(groups):
             spans = [next(found) for _ in group]
+            actions: set[Action] = set()
             for text, complete in zip(group, _shared(group, spans), strict=True):
                 parts, done = [], 0
                 for span in complete:
-                    if self._action(span.entity) == "keep":
+                    action = self._action(span.entity)
+                    actions.add(action)
+                    if self._seen is not None:
+                        self._seen(len(results), text, span, action)
+                    if action == "allow":
                         kept[span.entity] += 1
                         continue
                     counts[span.entity] += 1
-                    parts += [text[done : span.start], self._stand_in(span, text)]
+                    made = self._stand_in(span.of(text), span.entity, action)
+                    parts += [text[done : span.start], made]
                     done = span.end
                 touched += bool(parts)
                 results.append("".join([*parts, text[done:]]))
+            if "block" in actions:
+                blocked.append(number)
         report = ScrubReport(
-            len(flat), touched, dict(sorted(counts.items())), dict(sorted(kept.items()))
+            len(flat),
+            touched,
+            dict(sorted(counts.items())),
+            dict(sorted(kept.items())),
+            tuple(blocked),
         )
         return results, report
 
-    def _stand_in(self, span: Span, text: str) -> str:
-        if self._key is None or self._action(span.entity) != "pseudonym":
-            return f"<{span.entity}>"
-        value = f"{span.entity}\0{normalise(span.of(text), span.entity)}"
-        digest = hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()
-        return f"<{span.entity}_{digest[:_DIGEST]}>"
+    def _stand_in(self, value: str, entity: str, action: Action) -> str:
+        return irreversible(value, entity, action, self._stand_ins)
+
+
+def irreversible(value: str, entity: str, action: Action, stand_ins: StandIns) -> str:
+    """What stands for a value where no map is kept: in records, and in answers."""
+    if action in _BARE:
+        return f"<{entity}>"
+    if action == "mask":
+        return mask(value, entity)
+    if action == "hash":
+        return stand_ins.digest(value, entity)
+    if action == "encrypt":
+        return stand_ins.encrypt(value, entity)
+    return stand_ins.pseudonym(value, entity)
 
 
 def _shared(texts: Sequence[str], found: Iterable[tuple[Span, ...]]) -> Iterator[tuple[Span, ...]]:

@@ -1,19 +1,216 @@
-"""Chinese surnames, public knowledge: the frequent ones, rarer ones, and those of two characters."""
+"""Chinese names, public knowledge: surnames, their spellings in Latin letters, sounds of foreign names."""
 
 from typing import Final
 
 FREQUENT: Final = (
-    "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林罗高郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金"
-    "石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤聂兰凌晏岳桑包左梅丛庄辛管祝俞祁柳柏骆巫"
-    "蒲甄温季柴宁翟游盛"
+    "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林罗高郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦付方白邹孟熊秦邱江"
+    "尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严覃武戴莫孔向汤聂兰凌晏岳桑包左梅丛庄辛管祝俞祁柳柏骆巫蒲甄温季柴宁翟游盛傅萧颜赖阮倪樊殷喻"
 )
 RARE: Final = (
-    "安位平曲欧关修闻华衣司呼匡尚易牛鲁葛樊殷施阮邢齐康洪文伍倪常符路章米耿鲍童党车纪焦翁裴阎娄霍古单鞠尤解卜褚席简苗项卓滕冉"
-    "连仇宫屈涂舒甘牟隋冼蓝麦冀商时应边谷池成苑敖楼储燕湛占蔺牧农靳岑房闵费苟艾迟仲佘初沙栾桂宗满胥阳荣代吉皮门佟计冷宿"
+    "安位平曲欧关修闻华衣司呼匡尚易牛鲁葛施邢齐康洪文伍常符路章米耿鲍童党车纪焦翁裴阎娄霍古单鞠尤解卜褚席简苗项卓滕冉连仇宫屈涂舒甘牟隋冼蓝麦冀商时应边谷"
+    "池成苑敖楼储燕湛占蔺牧农靳岑房闵费苟艾迟仲佘初沙栾桂宗满胥阳荣代吉皮门佟计冷宿薄全危练鄢羊封糜阙隆师巩晁訾阚毋蒯相查荆权逯桓竺来郗扈宓仝亓亢邝揭楚阴"
+    "芮邴邰郏嵇乌郁璩濮印刁缪干诸种矫琚铁昌敬凤揣锁闪雍鄂暴卫戚水窦云奚郎花酆廉毕邬乐卞元穆禹狄贝明臧伏谈茅庞麻强虞支柯昝裘宣贲杭钮滑荀於惠羿汲松井富巴弓"
+    "隗山蓬班仰秋伊钭厉戎祖景詹束幸韶郜蓟怀从索咸籍屠蒙乔苍双莘贡劳逄姬申扶堵宰郦却寿浦瞿充慕茹习宦鱼容慎戈庾终暨居衡步弘寇禄东殳沃蔚越夔厍勾融那饶乜须丰"
+    "巢盖么佀郄原尧邸晋甫荔"
 )
 """Many of these are everyday words too: a surname only where a model half believes it."""
 
-COMPOUND: Final = (
-    *("欧阳", "司马", "上官", "诸葛", "夏侯", "东方", "皇甫", "尉迟"),
-    *("公孙", "慕容", "司徒", "令狐", "宇文", "长孙"),
+TRADITIONAL: Final = (
+    "張劉陳楊黃趙吳孫馬羅鄭謝許韓馮鄧蕭蔣葉蘇呂盧鍾鐘譚陸範賈韋鄒閆龍陶黎賀顧龔萬錢嚴湯聶蘭莊駱溫寧盛歐關聞魯樊齊倪紀婁單"
+    "項連宮簡藍麥應樓儲農閔費遲欒滿陽榮門計"
 )
+"""Surnames in traditional characters, where these differ or are shared with the frequent ones."""
+
+COMPOUND: Final = (
+    *(
+        "欧阳",
+        "司马",
+        "上官",
+        "诸葛",
+        "夏侯",
+        "东方",
+        "皇甫",
+        "尉迟",
+        "公孙",
+        "慕容",
+        "司徒",
+        "令狐",
+    ),
+    *(
+        "宇文",
+        "长孙",
+        "独孤",
+        "南宫",
+        "西门",
+        "东郭",
+        "淳于",
+        "申屠",
+        "轩辕",
+        "端木",
+        "百里",
+        "呼延",
+    ),
+    *(
+        "钟离",
+        "司空",
+        "闻人",
+        "澹台",
+        "赫连",
+        "拓跋",
+        "濮阳",
+        "万俟",
+        "鲜于",
+        "闾丘",
+        "仲孙",
+        "公冶",
+    ),
+    *(
+        "歐陽",
+        "司馬",
+        "諸葛",
+        "東方",
+        "尉遲",
+        "公孫",
+        "長孫",
+        "獨孤",
+        "南宮",
+        "西門",
+        "軒轅",
+        "濮陽",
+    ),
+)
+
+TRANSLITERATION: Final = (
+    "阿艾爱安昂奥澳巴白拜班邦包保鲍贝本比彼别宾波伯博勃布采策查茨措达大戴丹当道德登邓迪狄蒂丁东都杜多恩尔法凡范方菲费芬丰冯"
+    "佛弗福富甫盖甘冈高哥戈格葛根贡古瓜圭哈海韩汉杭赫黑亨胡华怀惠霍基吉季加贾杰捷金津久居卡凯坎康考柯科可克肯孔库奎坤昆拉"
+    "莱赖兰郎朗劳勒雷黎礼里理丽莉利立列林琳龙娄卢鲁路露伦罗洛吕马玛迈麦曼梅门蒙孟米密敏明摩莫墨默姆穆木拿娜纳乃南内尼妮年"
+    "涅宁纽努诺欧帕潘庞培佩彭皮匹平泼珀普其奇齐契恰强乔切钦琴琼丘曲让热仁日荣茹儒瑞萨塞赛桑瑟森沙莎山珊尚绍舍申圣施史士"
+    "舒斯丝思司松苏素索塔台泰坦汤唐陶特滕提廷图托瓦万旺威韦维卫魏温文翁沃乌吾伍武西希席锡夏香肖歇谢辛欣兴姓休许雪逊雅亚娅"
+    "延扬杨耶叶伊依以易因英尤尧于宇约云扎泽曾詹章珍治朱兹宗佐祖孜买吐肉合玉素尼亚孙柳沁娃翰拖什迦力廉蕾蓓黛妲薇碧翠芙萝茜亞瑪麗爾羅蘭費維萊喬蓋賓達邁鮑頓雷諾"
+)
+"""Characters that write the sounds of foreign names; few of them stand between words."""
+
+PINYIN: Final = [
+    "Wang",
+    "Li",
+    "Zhang",
+    "Liu",
+    "Chen",
+    "Yang",
+    "Huang",
+    "Zhao",
+    "Wu",
+    "Zhou",
+    "Xu",
+    "Sun",
+    "Ma",
+    "Zhu",
+    "Hu",
+    "Guo",
+    "He",
+    "Lin",
+    "Luo",
+    "Gao",
+    "Zheng",
+    "Liang",
+    "Xie",
+    "Song",
+    "Tang",
+    "Han",
+    "Feng",
+    "Deng",
+    "Cao",
+    "Peng",
+    "Zeng",
+    "Xiao",
+    "Tian",
+    "Dong",
+    "Yuan",
+    "Pan",
+    "Yu",
+    "Jiang",
+    "Cai",
+    "Du",
+    "Ye",
+    "Cheng",
+    "Su",
+    "Wei",
+    "Lyu",
+    "Lv",
+    "Ding",
+    "Ren",
+    "Shen",
+    "Yao",
+    "Lu",
+    "Cui",
+    "Zhong",
+    "Tan",
+    "Fan",
+    "Jin",
+    "Shi",
+    "Liao",
+    "Jia",
+    "Xia",
+    "Fu",
+    "Fang",
+    "Bai",
+    "Zou",
+    "Meng",
+    "Xiong",
+    "Qin",
+    "Qiu",
+    "Yin",
+    "Xue",
+    "Yan",
+    "Duan",
+    "Lei",
+    "Hou",
+    "Long",
+    "Tao",
+    "He",
+    "Gu",
+    "Mao",
+    "Hao",
+    "Gong",
+    "Shao",
+    "Wan",
+    "Qian",
+    "Dai",
+    "Mo",
+    "Kong",
+    "Xiang",
+    "Bao",
+    "Zuo",
+    "Zhuang",
+    "Guan",
+    "Zhai",
+    "Ouyang",
+    "Sima",
+    "Zhuge",
+    "Shangguan",
+    "Situ",
+    "Murong",
+    "Huangfu",
+    "Chang",
+    "Kang",
+    "An",
+    "Ni",
+    "Niu",
+    "Qi",
+    "Geng",
+    "Ge",
+    "Bi",
+    "Yue",
+    "Hong",
+    "Xing",
+    "Ruan",
+    "Shu",
+    "Lan",
+    "Ning",
+    "Sheng",
+    "Ji",
+    "Mei",
+    "Tong",
+    "Cen",
+]
+"""Surnames in Latin letters without tones (GB/T 28039)."""

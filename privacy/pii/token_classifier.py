@@ -35,7 +35,7 @@ LABELS: Final = {
     "BUILDING_NUMBER": "ADDRESS",
     "STREET_NAME": "ADDRESS",
     "SECONDARY_ADDRESS": "ADDRESS",
-    "ZIP_CODE": "ADDRESS",
+    "ZIP_CODE": "POSTCODE",
     "CITY": "LOCATION",
     "STATE": "LOCATION",
 }
@@ -48,6 +48,7 @@ _NEEDED: Final = {
     "BANK_ACCOUNT": (regex.compile("[0-9]"), 5),
     "PASSPORT": (regex.compile("[0-9]"), 5),
     "DRIVER_LICENSE": (regex.compile("[0-9]"), 4),
+    "POSTCODE": (regex.compile("[0-9]"), 3),
 }
 _NUMBER: Final = regex.compile(r"[\W0-9]*|\p{L}")
 _LEAST_HOUSE_NUMBER: Final = 4
@@ -91,7 +92,14 @@ class TokenClassifier:
         self._inputs = {item.name for item in self._session.get_inputs()}
 
     def find(self, texts: Sequence[str], threshold: float) -> list[list[Span]]:
-        """Findings of each text. A token counts from ``1 - P(O) >= threshold`` on."""
+        """Findings of each text. A token counts from ``1 - P(O) >= threshold`` on.
+
+        Equal texts are read once.
+        """
+        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        if len(distinct) < len(texts):
+            once = self.find(list(distinct), threshold)
+            return [list(once[distinct[text]]) for text in texts]
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         windows = [w for i, e in enumerate(encodings) for w in _windows(i, e.ids, e.word_ids)]
         windows.sort(key=lambda window: len(window.ids))
@@ -162,7 +170,7 @@ def _judged(text: str, spans: Sequence[Span]) -> Iterator[float]:
         value = span.of(text)
         needed, least = _NEEDED.get(span.entity, (None, 0))
         lacking = needed is not None and len(needed.findall(value)) < least
-        if lacking or (span.entity == "ADDRESS" and _bare(text, spans, i)):
+        if lacking or (span.entity in {"ADDRESS", "POSTCODE"} and _bare(text, spans, i)):
             yield 0
         elif span.entity not in {"PERSON", "LOCATION"}:
             yield min(MODEL_CEILING, span.score)
@@ -180,7 +188,7 @@ def _bare(text: str, spans: Sequence[Span], i: int) -> bool:
         return False
     beside = [*spans[max(0, i - 1) : i], *spans[i + 1 : i + 2]]
     return not any(
-        other.entity in {"ADDRESS", "LOCATION"}
+        other.entity in {"ADDRESS", "LOCATION", "POSTCODE"}
         and max(other.start - spans[i].end, spans[i].start - other.end) <= 3
         for other in beside
     )

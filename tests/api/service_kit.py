@@ -43,7 +43,7 @@ epsilon = 4.0
 [departments.finance]
 
 [pii.entities]
-IP_ADDRESS = "refuse"
+IP_ADDRESS = "block"
 IBAN_CODE = "redact"
 
 [roles.limited]

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from tests.api.echo import EchoEngine
-from tests.api.service_kit import CARD, EMAIL, PHONE, PROMPT, SECRETS, Factory, Service
+from tests.api.service_kit import (
+    CARD,
+    EMAIL,
+    PHONE,
+    POLICY,
+    PROMPT,
+    SECRETS,
+    Factory,
+    Service,
+)
 
 URL = "/v1/chat/completions"
 
@@ -160,7 +169,7 @@ def test_personal_data_that_only_the_model_knew_does_not_leave(
 
 
 def test_actions_of_the_policy(service: Service) -> None:
-    """``redact`` is for good, ``refuse`` names the type and never the value."""
+    """``redact`` is for good, ``block`` names the type and never the value."""
     client = service.client()
     iban = "GB82 WEST 1234 5698 7654 32"
     answer = client.post(URL, json=chat(f"Pay to {iban} now"))
@@ -171,6 +180,76 @@ def test_actions_of_the_policy(service: Service) -> None:
     assert "IP_ADDRESS" in refused.json()["error"]["message"]
     assert "203.0.113.77" not in refused.text
     assert len(service.echo.seen) == 1
+
+
+LEAK = "Ask grace.hopper@example.net or pay with 4242 4242 4242 4242."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_actions_for_answers(make_service: Factory, published: Any, stream: bool) -> None:
+    """New personal data in an answer is treated as the policy says for answers, and counted."""
+    rules = "[pii.answer.entities]\nEMAIL_ADDRESS = 'allow'\nCREDIT_CARD = 'mask'\n"
+    leaky = EchoEngine(published.id, reply=lambda said: LEAK)
+    service = make_service(engine=leaky, policy_text=POLICY + rules)
+    answer = service.client().post(URL, json=chat("Whom?", stream=stream))
+    text = (
+        streamed(events(answer.text))
+        if stream
+        else answer.json()["choices"][0]["message"]["content"]
+    )
+    assert text == "Ask grace.hopper@example.net or pay with **** **** **** 4242."
+    assert service.entries()[-1].data["answer_entities"] == {"CREDIT_CARD": 1}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_blocked_answer_is_withheld_and_counted(
+    make_service: Factory, published: Any, stream: bool
+) -> None:
+    """What the policy blocks in answers ends the answer with an error that names the kind alone."""
+    leaky = EchoEngine(published.id, reply=lambda said: LEAK)
+    service = make_service(
+        engine=leaky, policy_text=POLICY + "[pii.answer.entities]\nCREDIT_CARD = 'block'\n"
+    )
+    answer = service.client().post(URL, json=chat("Whom?", stream=stream))
+    assert answer.status_code == (200 if stream else 403)
+    assert "answer_blocked" in answer.text
+    assert "CREDIT_CARD" in answer.text
+    assert "4242" not in answer.text
+    assert "[DONE]" not in answer.text
+    entry = service.entries()[-1].data
+    assert entry["outcome"] == "answer_blocked"
+    assert entry["answer_entities"]["CREDIT_CARD"] == 1
+
+
+def test_actions_for_roles(make_service: Factory) -> None:
+    """The same prompt is treated by the rules of the role that sends it."""
+    service = make_service(
+        policy_text=POLICY
+        + "[roles.app.pii.prompt.entities]\nEMAIL_ADDRESS = 'mask'\n"
+        + "[roles.admin.pii]\ndefault_action = 'hash'\n"
+    )
+    for role in ("app", "admin"):
+        service.client(role).post(URL, json=chat(f"Mail {EMAIL}"))
+    masked, hashed = (request.messages[0].content for request in service.echo.seen)
+    assert masked == "Mail ***.********@*******.***"
+    assert hashed.startswith("Mail <EMAIL_ADDRESS_HASH:")
+
+
+@pytest.mark.parametrize("action", ["hash", "pseudonym", "encrypt", "replace"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_reversible_action_is_restored(
+    make_service: Factory, action: str, stream: bool
+) -> None:
+    """Whatever stood for a value before the model, the caller gets the value back."""
+    service = make_service(policy_text=POLICY + f"[pii.prompt]\ndefault_action = '{action}'\n")
+    answer = service.client().post(URL, json=chat(PROMPT, stream=stream))
+    text = (
+        streamed(events(answer.text))
+        if stream
+        else answer.json()["choices"][0]["message"]["content"]
+    )
+    assert text == f"You said: {PROMPT}"
+    assert not any(secret in repr(service.echo.seen) for secret in SECRETS)
 
 
 def test_plain_completions(service: Service) -> None:

@@ -37,10 +37,14 @@ class FailingDetector(PatternDetector):
 
     def detect(self, text: str) -> tuple[Span, ...]:
         """See the port."""
-        self._good -= 1
+        return self.detect_many([text])[0]
+
+    def detect_many(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """See the port."""
+        self._good -= len(texts)
         if self._good < 0:
-            raise RedactionUnavailable(f"cannot look at {text!r}")
-        return super().detect(text)
+            raise RedactionUnavailable(f"cannot look at {texts!r}")
+        return super().detect_many(texts)
 
 
 @pytest.mark.parametrize(("method", "url", "body"), ROUTES)

@@ -23,7 +23,7 @@ def test_redact_a_text(service: Service) -> None:
     assert body["messages"] is None
     found = {text[one["start"] : one["end"]]: one["type"] for one in body["entities"]}
     assert found == {EMAIL: "EMAIL_ADDRESS", CARD: "CREDIT_CARD"}
-    assert {one["action"] for one in body["entities"]} == {"pseudonym"}
+    assert {one["action"] for one in body["entities"]} == {"replace"}
     assert body["counts"] == {"CREDIT_CARD": 1, "EMAIL_ADDRESS": 1}
     assert service.echo.seen == []
     assert service.entries()[-1].data["operation"] == "redact"

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from privacy.pii.custom import CustomPattern
 from privacy.pii.detector import Detector
 from privacy.pii.entities import ENTITIES, PERSONAL
+from privacy.pii.errors import LimitExceeded
+from privacy.pii.limits import Limits
 from privacy.pii.patterns import PatternDetector
 from tests.privacy.pii.models import full_detector
 
@@ -134,6 +137,36 @@ def test_it_may_be_used_from_several_threads(detector: Detector) -> None:
     for thread in threads:
         thread.join()
     assert answers == [expected] * 16
+
+
+def test_every_finding_names_its_source(detector: Detector) -> None:
+    """Each finding says what found it, and which rule of it, without quoting the text."""
+    for text, spans in zip(TEXTS, detector.detect_many(TEXTS), strict=True):
+        for span in spans:
+            recognizer, _, rule = span.source.partition(":")
+            assert recognizer in {"rule", "spacy", "classifier", "lac"}
+            assert bool(rule) == (recognizer == "rule")
+            assert span.of(text) not in span.source
+
+
+def test_patterns_of_the_policy_are_looked_for(make: Make) -> None:
+    """A policy's own pattern is found, as its kind, also where that kind was not asked for."""
+    own = CustomPattern("ticket", "ID_NUMBER", r"\bTK-[a-z]{4}\b", 0.9)
+    text = "工单TK-abcd转给ann@corp.example"
+    spans = make(patterns=[own], entities={"EMAIL_ADDRESS"}).detect(text)
+    assert [(span.of(text), span.entity) for span in spans] == [
+        ("TK-abcd", "ID_NUMBER"),
+        ("ann@corp.example", "EMAIL_ADDRESS"),
+    ]
+    assert spans[0].source == "policy:ticket"
+
+
+def test_a_text_beyond_a_limit_is_refused(make: Make) -> None:
+    """A text that is too long gives an error that says so, whatever else is in the batch."""
+    detector = make(limits=Limits(characters=50))
+    assert detector.detect("ann@corp.example")
+    with pytest.raises(LimitExceeded, match="51 characters"):
+        detector.detect_many(["ann@corp.example", "a" * 51])
 
 
 def test_findings_are_plain_values(detector: Detector) -> None:

@@ -18,7 +18,7 @@ from policies.decisions import (
     decide_round,
 )
 from policies.load import parse_policy
-from policies.model import Operation
+from policies.model import Direction, Operation
 
 POLICY = parse_policy(
     b"""
@@ -277,7 +277,64 @@ def test_max_tokens(tokens: Any, code: str) -> None:
 
 
 def test_actions() -> None:
-    """An entity's own rule comes before the default action."""
-    assert action_for(POLICY, "CREDIT_CARD") == "refuse"
-    assert action_for(POLICY, "URL") == "keep"
+    """An entity's own rule comes before the default action, and old names are the new actions."""
+    assert action_for(POLICY, "CREDIT_CARD") == "block"
+    assert action_for(POLICY, "URL") == "allow"
     assert action_for(POLICY, "PERSON") == "pseudonym"
+
+
+LAYERED = parse_policy(
+    b"""
+    version = 1
+    organisation = "Example"
+    [departments.hr]
+    [pii]
+    default_action = "replace"
+    [pii.entities]
+    CREDIT_CARD = "block"
+    URL = "allow"
+    [pii.training]
+    default_action = "hash"
+    [pii.training.entities]
+    PERSON = "pseudonym"
+    URL = "redact"
+    [pii.answer.entities]
+    CREDIT_CARD = "mask"
+    [roles.app.pii]
+    default_action = "mask"
+    [roles.app.pii.entities]
+    URL = "replace"
+    [roles.app.pii.answer]
+    default_action = "redact"
+    [roles.admin.pii.prompt.entities]
+    CREDIT_CARD = "encrypt"
+    """,
+    "toml",
+)
+
+
+@pytest.mark.parametrize(
+    ("entity", "direction", "role", "action"),
+    [
+        ("PERSON", "prompt", None, "replace"),
+        ("PERSON", "training", None, "pseudonym"),
+        ("PHONE_NUMBER", "training", "app", "hash"),
+        ("URL", "training", None, "redact"),
+        ("CREDIT_CARD", "training", None, "block"),
+        ("URL", "prompt", "admin", "allow"),
+        ("URL", "prompt", "app", "replace"),
+        ("URL", "answer", "app", "replace"),
+        ("PERSON", "prompt", "app", "mask"),
+        ("PERSON", "answer", "app", "redact"),
+        ("CREDIT_CARD", "prompt", "app", "block"),
+        ("CREDIT_CARD", "answer", "app", "mask"),
+        ("CREDIT_CARD", "prompt", "admin", "encrypt"),
+        ("CREDIT_CARD", "answer", "admin", "mask"),
+        ("CREDIT_CARD", "prompt", "nobody", "block"),
+    ],
+)
+def test_actions_by_direction_and_role(
+    entity: str, direction: Direction, role: str | None, action: str
+) -> None:
+    """A rule for the entity beats every default; a role beats a direction, which beats the rest."""
+    assert action_for(LAYERED, entity, direction, role) == action

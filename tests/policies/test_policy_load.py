@@ -145,7 +145,8 @@ def test_every_fault_at_once() -> None:
         "pii.threshold": "is 'high', but must be a number",
         "pii.entities": "'phone' is no entity name: use capital letters, digits and _, as in "
         "EMAIL_ADDRESS",
-        "pii.entities.PERSON": "is 'hide', but must be 'pseudonym', 'redact', 'keep' or 'refuse'",
+        "pii.entities.PERSON": "is 'hide', but must be 'replace', 'mask', 'hash', "
+        "'pseudonym', 'encrypt', 'redact', 'block' or 'allow'",
         "roles.auditor.operations": "is missing",
         "roles.app.operations[1]": "is 'fly', but must be 'chat', 'completions', 'models', "
         "'redact', 'budgets', 'releases', 'audit', 'metrics' or 'keys'",
@@ -300,7 +301,7 @@ def test_warnings() -> None:
         [training]
         target_epsilon = 3
         [pii]
-        default_action = "keep"
+        default_action = "allow"
         """
     )
     found = policy_warnings(policy)
@@ -312,6 +313,71 @@ def test_warnings() -> None:
     ]
     assert "is 3, above the budget of 2 of department 'hr'" in found[0].message
     assert policy.run_epsilon() == 3.0
+
+
+def test_default_allow_of_a_direction_or_a_role_is_a_warning() -> None:
+    """Wherever everything passes by default, the author is told by the key that says so."""
+    policy = toml(
+        SMALLEST
+        + """
+        [pii.training]
+        default_action = "allow"
+        [roles.app.pii.answer]
+        default_action = "keep"
+        """
+    )
+    assert [warning.key for warning in policy_warnings(policy)] == [
+        "pii.training.default_action",
+        "roles.app.pii.answer.default_action",
+    ]
+
+
+def test_actions_that_could_not_do_what_they_say_are_refused() -> None:
+    """No realistic stand-in for free phrases and secrets, no token in an answer for nobody to open."""
+    text = (
+        SMALLEST
+        + """
+        [pii.entities]
+        TERM = "pseudonym"
+        [pii.answer]
+        default_action = "encrypt"
+        [roles.app.pii.prompt.entities]
+        SECRET = "pseudonym"
+        """
+    )
+    found = faults(text)
+    assert set(found) == {
+        "pii.entities.TERM",
+        "pii.answer.default_action",
+        "roles.app.pii.prompt.entities.SECRET",
+    }
+    assert "use 'replace' or 'hash'" in found["pii.entities.TERM"]
+    assert "no key" in found["pii.answer.default_action"]
+    # Heard together with a fault of another section.
+    assert set(faults(text + '[privacy]\nunit = "person"\n')) == {*found, "privacy.unit"}
+
+
+def test_every_kind_that_is_named_is_known_by_the_key_that_names_it() -> None:
+    """Rules of all tables and roles, and thresholds, say which kinds are looked for on request."""
+    policy = toml(
+        SMALLEST
+        + """
+        [pii.thresholds]
+        PERSON = 0.4
+        [pii.entities]
+        ORGANIZATION = "replace"
+        [pii.training.entities]
+        DATE_TIME = "pseudonym"
+        [roles.app.pii.answer.entities]
+        NATIONALITY = "allow"
+        """
+    )
+    assert policy.entities_named() == {
+        "PERSON": "pii.thresholds.PERSON",
+        "ORGANIZATION": "pii.entities.ORGANIZATION",
+        "DATE_TIME": "pii.training.entities.DATE_TIME",
+        "NATIONALITY": "roles.app.pii.answer.entities.NATIONALITY",
+    }
 
 
 def test_all_layers() -> None:

@@ -15,8 +15,8 @@ from faker import Faker
 from privacy.pii.detector import Detector, PiiModels, open_detector
 from privacy.pii.errors import DetectorNotReady, RedactionUnavailable
 from privacy.pii.leaks import surviving
-from privacy.pii.pseudonyms import Pseudonymizer
 from privacy.pii.scrub import Scrubber
+from privacy.pii.session import RedactionSession
 from tests.privacy.pii.models import full_detector, pii_models
 
 pytestmark = pytest.mark.e2e
@@ -166,8 +166,8 @@ def test_addresses_are_one_finding(detector: Detector) -> None:
 
 def test_a_name_and_its_possessive_are_one_person(detector: Detector) -> None:
     """The genitive does not make another person of a name."""
-    pseudonyms = Pseudonymizer(detector)
-    redacted = pseudonyms.redact("Ruth Baker asked for Ruth Baker's payslip.")
+    session = RedactionSession(detector)
+    redacted = session.redact("Ruth Baker asked for Ruth Baker's payslip.")
     assert redacted == "<PERSON_1> asked for <PERSON_1>'s payslip."
 
 

@@ -8,7 +8,8 @@ from privacy.pii import rules
 from privacy.pii.errors import RedactionUnavailable
 from privacy.pii.patterns import PatternDetector
 from privacy.pii.rules import rule
-from privacy.pii.rules_numbers import iban_checks, luhn, resident_id_checks
+from privacy.pii.rules_numbers import iban_checks, luhn
+from privacy.pii.rules_zh import resident_id_checks
 
 DETECTOR = PatternDetector()
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
+from policies.model import Action
 from privacy.pii.errors import RedactionUnavailable
 from privacy.pii.leaks import find_new_personal_data, redact_new, surviving
 from privacy.pii.patterns import PatternDetector
-from privacy.pii.pseudonyms import Pseudonymizer
 from privacy.pii.scrub import Scrubber
+from privacy.pii.session import RedactionSession
+from privacy.pii.stand_ins import StandIns
 from tests.privacy.pii.fakes import FailingDetector, ToldDetector
 
 PEOPLE = {"Ruth Baker": "PERSON", "王磊": "PERSON", "ruth@corp.example": "EMAIL_ADDRESS"}
@@ -37,25 +39,65 @@ def test_a_value_is_gone_from_all_texts_of_its_record() -> None:
     assert report.counts == {"PERSON": 2}
 
 
-def test_keyed_pseudonyms_are_stable_and_need_the_key() -> None:
-    """With a key the same person stays the same, in any case; another key gives another name."""
+@pytest.mark.parametrize("action", ["hash", "pseudonym", "encrypt"])
+def test_keyed_stand_ins_are_stable_and_need_the_key(action: Action) -> None:
+    """With a key the same person stays the same in every scrubber; another key gives another."""
+    detector = ToldDetector(PEOPLE)
+    one, again, other = (
+        Scrubber(detector, lambda _: action, key=key) for key in (KEY, KEY, KEY[::-1])
+    )
+    text = "Ruth Baker and 王磊 of ruth@corp.example"
+    assert one.scrub(text) == again.scrub(text) != other.scrub(text)
+    assert not any(value in one.scrub(text) for value in PEOPLE)
+    assert one.scrub("Ruth Baker") != one.scrub("王磊")
+
+
+def test_spelling_changes_neither_digest_nor_surrogate() -> None:
+    """A person in capitals is the same person: same digest, same surrogate in capitals."""
     detector = ToldDetector({**PEOPLE, "RUTH BAKER": "PERSON"})
-    one = Scrubber(detector, lambda entity: "pseudonym", key=KEY)
-    two = Scrubber(detector, lambda entity: "pseudonym", key=KEY[::-1])
-    assert one.scrub("Ruth Baker") == one.scrub("RUTH BAKER")
-    assert one.scrub("Ruth Baker") not in {two.scrub("Ruth Baker"), one.scrub("王磊"), "<PERSON>"}
+    hashed = Scrubber(detector, lambda _: "hash", key=KEY)
+    assert hashed.scrub("Ruth Baker") == hashed.scrub("RUTH BAKER")
+    named = Scrubber(detector, lambda _: "pseudonym", key=KEY)
+    assert named.scrub("Ruth Baker").upper() == named.scrub("RUTH BAKER")
+
+
+def test_encryption_needs_a_key_that_is_kept_and_is_undone_by_it() -> None:
+    """Without a key encrypting is refused at once, with the way out; with it the text comes back."""
+    detector = ToldDetector(PEOPLE)
+    with pytest.raises(ValueError, match="takes a key that is kept; give one, or use 'hash'"):
+        Scrubber(detector, lambda _: "encrypt")
     with pytest.raises(ValueError, match="at least 16"):
         Scrubber(detector, key=b"short")
+    text = "Ruth Baker and 王磊 of ruth@corp.example"
+    sealed = Scrubber(detector, lambda _: "encrypt", key=KEY).scrub(text)
+    assert StandIns(KEY).decrypt(sealed) == text
+    assert StandIns(KEY[::-1]).decrypt(sealed) == sealed
+    assert StandIns(KEY).decrypt(sealed.replace("PERSON", "TERM")).count("<TERM_ENC:") == 2
 
 
-def test_kept_entities_are_counted_apart() -> None:
-    """What the policy keeps stays in the record and is reported as kept."""
+def test_allowed_and_blocked_entities_are_reported_apart() -> None:
+    """What the policy allows stays and is counted; a record with what it blocks is named."""
     scrubber = Scrubber(
-        ToldDetector(PEOPLE), lambda entity: "keep" if entity == "EMAIL_ADDRESS" else "refuse"
+        ToldDetector(PEOPLE), lambda entity: "allow" if entity == "EMAIL_ADDRESS" else "block"
     )
-    scrubbed, report = scrubber.scrub_many(["Ruth Baker ruth@corp.example"])
-    assert scrubbed == ["<PERSON> ruth@corp.example"]
-    assert (report.counts, report.kept) == ({"PERSON": 1}, {"EMAIL_ADDRESS": 1})
+    scrubbed, report = scrubber.scrub_many(["ruth@corp.example", "Ruth Baker ruth@corp.example"])
+    assert scrubbed == ["ruth@corp.example", "<PERSON> ruth@corp.example"]
+    assert (report.counts, report.kept) == ({"PERSON": 1}, {"EMAIL_ADDRESS": 2})
+    assert report.blocked == (1,)
+
+
+def test_a_report_can_watch_every_finding() -> None:
+    """The callback gets each finding with its text and action, shared ones included."""
+    watched: list[tuple[int, str, str]] = []
+    scrubber = Scrubber(
+        ToldDetector(PEOPLE),
+        lambda _: "mask",
+        seen=lambda i, text, span, action: watched.append((i, span.of(text), action)),
+    )
+    scrubber.scrub_items(
+        [("Ruth Baker", "hello ruth  baker")], lambda item, f: (f(item[0]), f(item[1]))
+    )
+    assert watched == [(0, "Ruth Baker", "mask"), (1, "ruth  baker", "mask")]
 
 
 def test_scrubbing_fails_closed() -> None:
@@ -76,7 +118,7 @@ def test_surviving_values_are_seen_through_spelling() -> None:
 def test_new_personal_data_is_what_the_prompt_did_not_bring() -> None:
     """Values of the prompt, their placeholders and its ordinary words are not new; others are."""
     detector = PatternDetector()
-    known = Pseudonymizer(detector)
+    known = RedactionSession(detector)
     known.redact("Please mail ann@corp.example or call +44 191 496 0063; code 555-123-4567-99")
     answer = (
         "I mailed <EMAIL_ADDRESS_1> (ann@corp.example), called 0044 1914960063 "
@@ -95,7 +137,7 @@ def test_new_personal_data_is_what_the_prompt_did_not_bring() -> None:
 def test_a_finding_over_a_placeholder_is_judged_outside_it() -> None:
     """A detector that takes a placeholder for a name does not damage it."""
     detector = ToldDetector({"<PERSON_1> Miller": "PERSON"})
-    known = Pseudonymizer(ToldDetector(PEOPLE))
+    known = RedactionSession(ToldDetector(PEOPLE))
     known.redact("Ruth Baker")
     cleaned, _ = redact_new("Dear <PERSON_1> Miller", known, detector)
     assert cleaned == "Dear <PERSON_1><PERSON>"

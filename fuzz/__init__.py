@@ -1,0 +1,1 @@
+"""Fuzzing of the redaction engine; see `make fuzz`."""
