@@ -10,10 +10,10 @@ CUDA ?=
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test lint types layers check assets install fuzz clean
+.PHONY: help demo test e2e-federation e2e-api lint types layers check assets install fuzz clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 install: $(STAMP)  ## Make .venv with exactly what the lock names
 
@@ -36,6 +36,12 @@ demo: assets  ## Run the whole main job on a real model (DEMO_ARGS="--quick")
 
 test: assets  ## Run the whole test suite with coverage
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+e2e-federation: assets  ## A deployed federation and its whole fault table, outages of minutes included
+	INTRAMURAL_E2E_SLOW=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/e2e/federation $(PYTEST_ARGS)
+
+e2e-api: assets  ## The official clients (Python, Node) against the service on the real base model
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/e2e/test_api_clients.py $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Ruff: lint and format
 	$(BIN)/ruff check .

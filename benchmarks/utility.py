@@ -51,7 +51,8 @@ from benchmarks.utility_tasks import (
     intents,
 )
 from privacy.dp.adapter import Adapter
-from server.aggregate import apply_update, mean_update
+from server.aggregation.checks import apply_update
+from server.aggregation.mean import RunningMean
 
 DATA = Path("../shared/data")
 CAPTION = f"per department, unit record, add or remove one, delta {DELTA:g}, whole run"
@@ -107,11 +108,11 @@ def federated(task: Task, recipe: Recipe, noise_multiplier: float | None, seed: 
     plan = recipe.plan(noise_multiplier)
     velocity: dict[str, Any] = {}
     for _ in range(recipe.rounds):
-        updates = [
-            (task.trainer.train(adapter, units, plan, recipe.learning_rate, recipe.config), 1.0)
-            for units in task.departments.values()
-        ]
-        mean = mean_update(updates)
+        summed = RunningMean()
+        for department, units in task.departments.items():
+            update = task.trainer.train(adapter, units, plan, recipe.learning_rate, recipe.config)
+            summed.add(department, update)
+        mean = summed.result()
         velocity = {
             name: recipe.server_momentum * velocity.get(name, 0) + mean[name] - adapter[name]
             for name in mean

@@ -7,21 +7,23 @@ It knows neither Flower nor sockets. Everything that the hub may learn is in the
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Protocol
 
-import numpy as np
-
+from client.checks import WatchedUnits, check_update, mismatch
 from client.errors import AgentMisconfigured
+from client.frozen import FrozenFactors
+from client.gate import Gate
+from client.personal import LEDGER_SUFFIX, PersonalAdapters
 from client.state import Question, ReplyStore
 from policies.decisions import RoundFacts, decide_round
 from policies.model import Budget, Policy
 from privacy.crashpoints import reached
-from privacy.dp.adapter import Adapter, AdapterConfig
+from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.dp.encode import Unit
-from privacy.dp.errors import DpError, TrainingFailed
+from privacy.dp.errors import DpError
 from privacy.dp.plan import DpPlan
 from privacy.errors import BudgetExceeded, ExchangeInvalid
 from privacy.exchange import (
@@ -69,37 +71,10 @@ class Trainer(Protocol):
         ...
 
 
-class WatchedUnits(Sequence[Unit]):
-    """Units that remember whether anything of them was ever read, their number included.
-
-    While ``read`` is False, nothing that was computed can depend on the units.
-    """
-
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self._units = units
-        self.read = False
-
-    @overload
-    def __getitem__(self, index: int) -> Unit: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Unit]: ...
-    def __getitem__(self, index: int | slice) -> Unit | Sequence[Unit]:
-        self.read = True
-        return self._units[index]
-
-    def __len__(self) -> int:
-        self.read = True
-        return len(self._units)
-
-    def __iter__(self) -> Iterator[Unit]:
-        self.read = True
-        return iter(self._units)
-
-
 class NodeAgent:
     """Answers rounds for one department; see :class:`client.port.Agent` for what it promises.
 
-    ``policy`` is the department's own copy. ``units`` are scrubbed and encoded, the
+    ``policy`` is the department's own copy. ``gate`` sees each round first. ``units`` are scrubbed and encoded, the
     examples of one unit of privacy together.
     ``state_dir`` keeps given replies. ``progress`` sees (step, steps) locally. Rounds take turns:
     the ledger, the model and the reply store are used by one round at a time.
@@ -112,6 +87,7 @@ class NodeAgent:
         *,
         department: str,
         policy: Policy,
+        gate: Gate,
         units: Sequence[Unit],
         trainer: Trainer,
         ledger: Ledger,
@@ -125,23 +101,29 @@ class NodeAgent:
             raise AgentMisconfigured(f"no department {department!r}; the policy names {known}")
         self.department = department
         self._policy = policy
+        self._gate = gate
         self._budget: Budget = policy.budget_of(department)
         self._units = units
         self._trainer = trainer
         self._ledger = ledger
         self._key = key
         self._replies = ReplyStore(state_dir, key.verify_key)
+        self._frozen = FrozenFactors(state_dir)
+        self.personal = PersonalAdapters(state_dir)
         self._code_digest = code_digest
         self._progress = progress
         self._lock = threading.Lock()
         self._shapes = lru_cache(maxsize=8)(self._tensor_shapes)
         self._check_units()
 
-    def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
+    def handle(
+        self, request: RoundRequest, adapter: Mapping[str, Array], manifest: str | None = None
+    ) -> RoundReply | Decline:
         """Answer one round; see :meth:`client.port.Agent.handle`. Never raises an ``Exception``."""
         with self._lock:
             try:
-                return self._answer(request, adapter)
+                declined = self._gate.check(request, manifest)
+                return self._answer(request, adapter) if declined is None else declined
             except Exception as error:
                 # The text of an unforeseen error may quote what it stumbled over, so neither the
                 # hub nor the log gets it: the log has its type and place, the hub that it happened.
@@ -152,13 +134,16 @@ class NodeAgent:
                 )
 
     def _answer(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
+        config = _config(request)
+        adapter = self._frozen.complete(request.run_id, adapter, config)
         fault = self._fault(request, adapter)
         if fault is not None:
             return Decline(code="invalid_request", reason=fault[:500])
         question = Question.of(request, adapter)
         given = self._replies.load(question)
         # A reply that was paid for is only given again; handing it out twice costs nothing more.
-        cost = [] if given is not None else [request.event()]
+        count = self._policy.training.events_per_round
+        cost = [] if given is not None else [request.event()] * count
         spent = self._ledger.read().events(self.department, self._budget.block)
         decision = decide_round(
             self._policy,
@@ -169,23 +154,26 @@ class NodeAgent:
         if not decision:
             return Decline.model_validate({"code": decision.code, "reason": decision.reason[:500]})
         if given is None:
-            return self._spend(request, adapter, question)
-        self._settle(given)
-        return given
+            answer = self._spend(request, adapter, question)
+        else:
+            self._settle(given)
+            answer = given
+        if isinstance(answer, RoundReply):
+            # The hub may leave the frozen tensors out once it has this node's first reply.
+            self._frozen.keep(request.run_id, adapter, config)
+        return answer
 
     def _spend(
         self, request: RoundRequest, adapter: Mapping[str, Array], question: Question
     ) -> RoundReply | Decline:
+        personal: Reservation | None = None
         try:
-            reservation = self._ledger.reserve(
-                self.department,
-                request.run_id,
-                request.round,
-                request.event(),
-                self._policy.digest,
-                self._budget,
-            )
+            # First, so that the receipt's epsilon has both charges of the round in it.
+            if self._policy.training.personal:
+                personal = self._reserve(request, LEDGER_SUFFIX)
+            reservation = self._reserve(request)
         except BudgetExceeded as error:
+            self._void_unread(personal)
             return Decline(code="budget_exhausted", reason=str(error)[:500])
         # A crash from here on leaves the reservation, which counts as spent, and no reply.
         reached("agent.after-reserve")
@@ -200,6 +188,7 @@ class NodeAgent:
                 self._ledger.void(
                     reservation, "refused_before_reading" if refused else "failed_before_reading"
                 )
+            self._void_unread(personal)
             # The same words in either case: how far training came may depend on the records.
             return Decline(
                 code="unavailable", reason=f"training failed at department {self.department!r}"
@@ -229,7 +218,41 @@ class NodeAgent:
         # either way; the receipt's digest is noted when the round is asked for again.
         self._ledger.commit(reservation, receipt.digest)
         reached("agent.after-commit")
+        if personal is not None:
+            self._train_personal(request, adapter, personal)
         return reply
+
+    def _train_personal(
+        self, request: RoundRequest, adapter: Mapping[str, Array], reservation: Reservation
+    ) -> None:
+        """The round of the personal adapter. Nothing of it, nor whether it failed, leaves."""
+        units = WatchedUnits(self._units)
+        try:
+            start = self.personal.composed(request.run_id, adapter)
+            trained = self._train(request, start, units)
+        except Exception as error:
+            _log_place(f"personal round {request.round} of run {request.run_id}", error)
+            if not units.read:
+                self._void_unread(reservation)
+            return
+        kept = self.personal.keep(request.run_id, adapter, trained)
+        # A crash before: it is charged, and not noted as released, although the service may use it.
+        self._ledger.commit(reservation, adapter_digest(kept))
+
+    def _reserve(self, request: RoundRequest, suffix: str = "") -> Reservation:
+        return self._ledger.reserve(
+            self.department,
+            f"{request.run_id}{suffix}",
+            request.round,
+            request.event(),
+            self._policy.digest,
+            self._budget,
+        )
+
+    def _void_unread(self, reservation: Reservation | None) -> None:
+        """Give back the charge of a personal round that read no unit."""
+        if reservation is not None:
+            self._ledger.void(reservation, "failed_before_reading")
 
     def _train(
         self, request: RoundRequest, adapter: Mapping[str, Array], units: Sequence[Unit]
@@ -240,7 +263,7 @@ class NodeAgent:
                 adapter, units, request.plan(), request.learning_rate, config, self._progress
             )
         )
-        _check_update(adapter, update, config)
+        check_update(adapter, update, config)
         return update
 
     def _fault(self, request: RoundRequest, adapter: Mapping[str, Array]) -> str | None:
@@ -273,7 +296,7 @@ class NodeAgent:
             shapes = self._shapes(_config(request))
         except (ExchangeInvalid, DpError) as error:
             return str(error)
-        return _mismatch(adapter, shapes)
+        return mismatch(adapter, shapes)
 
     def _tensor_shapes(self, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
         tensors = self._trainer.initial_adapter(config, 0)
@@ -351,41 +374,6 @@ def _unsettled(history: LedgerHistory, receipt: Receipt) -> int | None:
         if whose == of and entry.index not in history.settled:
             return entry.index
     return None
-
-
-def _mismatch(adapter: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    for name in sorted(shapes.keys() ^ adapter.keys()):
-        state = "missing" if name in shapes else "unknown"
-        return f"the adapter's tensor {name!r} is {state}"
-    for name, shape in shapes.items():
-        if adapter[name].shape != shape:
-            return f"the adapter's tensor {name!r} has shape {adapter[name].shape}, not {shape}"
-    return None
-
-
-def _check_update(
-    adapter: Mapping[str, Array], update: Mapping[str, Array], config: AdapterConfig
-) -> None:
-    """Every trained tensor, and only those, came back finite and moved.
-
-    A tensor that did not move was not trained at all (Opacus issue 820), although its noise was
-    paid for.
-
-    Raises:
-        TrainingFailed: otherwise.
-    """
-    trained = {name for name in adapter if config.is_trained(name)}
-    if update.keys() != trained:
-        raise TrainingFailed(f"training returned other tensors: {sorted(update.keys() ^ trained)}")
-    try:
-        check_tensors(update)
-    except ExchangeInvalid as error:
-        raise TrainingFailed(str(error)) from None
-    for name, tensor in update.items():
-        if tensor.shape != adapter[name].shape:
-            raise TrainingFailed(f"{name} came back with shape {tensor.shape}")
-        if np.array_equal(tensor, adapter[name]):
-            raise TrainingFailed(f"{name} did not move")
 
 
 def _log_place(what: str, error: Exception) -> None:

@@ -109,11 +109,12 @@ class AgentServer:
     def _reply(self, connection: socket.socket) -> Frame:
         try:
             frame = read(lambda count: _take(connection, count))
-            request = RoundRequest.from_json(_field(frame, "request"))
+            request = RoundRequest.from_json(_field(frame, "request", "manifest"))
+            manifest = _manifest(frame)
         except (FrameInvalid, ExchangeInvalid) as error:
             decline = Decline(code="invalid_request", reason=str(error)[:500])
             return Frame({"decline": decline.to_json()})
-        answer = self._agent.handle(request, frame.tensors)
+        answer = self._agent.handle(request, frame.tensors, manifest)
         if isinstance(answer, Decline):
             return Frame({"decline": answer.to_json()})
         return Frame({"receipt": answer.receipt.to_json()}, answer.update)
@@ -129,9 +130,14 @@ class SocketAgent:
         self.path = Path(path)
         self._timeout = timeout
 
-    def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
+    def handle(
+        self, request: RoundRequest, adapter: Mapping[str, Array], manifest: str | None = None
+    ) -> RoundReply | Decline:
         """See :meth:`client.port.Agent.handle`."""
-        question = pack(Frame({"request": request.to_json()}, adapter))
+        header = {"request": request.to_json()}
+        if manifest is not None:
+            header["manifest"] = manifest
+        question = pack(Frame(header, adapter))
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_PATIENCE)
@@ -160,10 +166,17 @@ def _parse_answer(frame: Frame) -> RoundReply | Decline:
         raise FrameInvalid(f"the agent's answer: {error}") from None
 
 
-def _field(frame: Frame, name: str) -> str:
+def _field(frame: Frame, name: str, optional: str = "") -> str:
     value = frame.header.get(name)
-    if set(frame.header) != {name} or not isinstance(value, str):
+    if set(frame.header) - {optional} != {name} or not isinstance(value, str):
         raise FrameInvalid(f"the frame's header must have the one field {name!r}, a text")
+    return value
+
+
+def _manifest(frame: Frame) -> str | None:
+    value = frame.header.get("manifest")
+    if value is not None and not isinstance(value, str):
+        raise FrameInvalid("the header's field 'manifest' must be a text")
     return value
 
 

@@ -4,7 +4,8 @@ It touches no record, no ledger and no model; those belong to the agent, which t
 installed. Flower starts a new process for each message, so this module loads neither torch nor the
 agent's code.
 
-Message in: ``request`` (ConfigRecord, one field ``json``) and ``adapter`` (ArrayRecord). Message out:
+Message in: ``request`` and ``manifest`` (ConfigRecord, each with one field ``json``) and ``adapter``
+(ArrayRecord). Message out:
 ``update`` (ArrayRecord) and ``receipt`` (ConfigRecord, ``json``), or ``decline`` (ConfigRecord, ``json``).
 """
 
@@ -57,11 +58,11 @@ def connect_by_socket(context: Context) -> Agent:
 
 def _answer(message: Message, context: Context, connect: Connect) -> RecordDict:
     try:
-        request, adapter = _read(message)
+        request, adapter, manifest = _read(message)
     except ExchangeInvalid as error:
         return _write(Decline(code="invalid_request", reason=str(error)[:500]))
     try:
-        return _write(connect(context).handle(request, adapter))
+        return _write(connect(context).handle(request, adapter, manifest))
     except Exception as error:
         # Flower would send the error's text to the hub. Paths and settings of the node are its own
         # business, and an unforeseen error may quote anything: the hub learns that it is away.
@@ -70,20 +71,27 @@ def _answer(message: Message, context: Context, connect: Connect) -> RecordDict:
         return _write(Decline(code="unavailable", reason="the node's agent did not answer"))
 
 
-def _read(message: Message) -> tuple[RoundRequest, dict[str, Array]]:
+def _read(message: Message) -> tuple[RoundRequest, dict[str, Array], str | None]:
     content = message.content
-    requested, arrays = content.get("request"), content.get("adapter")
-    if not isinstance(requested, ConfigRecord) or not isinstance(arrays, ArrayRecord):
+    arrays = content.get("adapter")
+    if "request" not in content or not isinstance(arrays, ArrayRecord):
         raise ExchangeInvalid("a round's message has the records 'request' and 'adapter'")
-    text = requested.get("json")
-    if not isinstance(text, str):
-        raise ExchangeInvalid("the record 'request' has the one field 'json', a text")
+    text = _json(content, "request")
+    manifest = _json(content, "manifest") if "manifest" in content else None
     try:
         adapter = {name: array.numpy() for name, array in arrays.items()}
     except (TypeError, ValueError, EOFError):
         raise ExchangeInvalid("the record 'adapter' holds something that is no array") from None
     check_tensors(adapter)
-    return RoundRequest.from_json(text), adapter
+    return RoundRequest.from_json(text), adapter, manifest
+
+
+def _json(content: RecordDict, name: str) -> str:
+    record = content[name]
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    if not isinstance(text, str):
+        raise ExchangeInvalid(f"the record {name!r} has the one field 'json', a text")
+    return text
 
 
 def _write(answer: RoundReply | Decline) -> RecordDict:

@@ -13,10 +13,13 @@ from privacy.exchange import Array, Decline, RoundReply, RoundRequest
 class Agent(Protocol):
     """What a department's node answers with; in the same process or behind a socket."""
 
-    def handle(self, request: RoundRequest, adapter: Mapping[str, Array]) -> RoundReply | Decline:
-        """Answer one round.
+    def handle(
+        self, request: RoundRequest, adapter: Mapping[str, Array], manifest: str | None = None
+    ) -> RoundReply | Decline:
+        """Answer one round of the run whose signed manifest (its JSON text) is ``manifest``.
 
-        Promises: budget is reserved durably before the first gradient; a reply is durable before it
+        Promises: nothing is looked at before the manifest is verified and asks for exactly this
+        request; budget is reserved durably before the first gradient; a reply is durable before it
         is returned, and the same request and adapter get the same bytes again, without a second
         charge; nothing private is in the answer. A request that the department does not accept is
         a :class:`~privacy.exchange.Decline`, never an exception.

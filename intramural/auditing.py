@@ -7,16 +7,15 @@ upon by the hub, which then publishes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intramural.errors import IntramuralError, WorkspaceError
 from intramural.workspace import NodePaths, Workspace
 from policies.model import Policy
 from privacy.canonical import canonical_json
 from privacy.dp.accounting import epsilon as composed_epsilon
-from privacy.dp.adapter import AdapterConfig
+from privacy.dp.adapter_config import AdapterConfig
 from privacy.dp.encode import Unit
-from privacy.dp.trainer import LoraTrainer
 from privacy.empirical.attack import loss_scores
 from privacy.empirical.bound import CONFIDENCE, OneRunBound, auc, one_run_audit, tpr_at_fpr
 from privacy.empirical.canaries import CanarySet, load_scores, save_scores
@@ -25,6 +24,9 @@ from privacy.files import write_atomic
 from privacy.receipts import Receipt
 from privacy.signing import VerifyKey
 from server.rounds import RunResult, RunState, RunStore
+
+if TYPE_CHECKING:
+    from privacy.dp.trainer import LoraTrainer
 
 LATEST = "latest"
 FEWEST = 2
@@ -117,7 +119,7 @@ class RunAudit:
 
 
 def included_units(
-    paths: NodePaths, run: str, policy: Policy, trainer: LoraTrainer
+    paths: NodePaths, run: str, policy: Policy, trainer: "LoraTrainer"
 ) -> Sequence[Unit]:
     """The canaries that take part in the run, as units; none where the policy asks for none.
 
@@ -140,7 +142,7 @@ def score_run(
     workspace: Workspace,
     folder: str,
     result: RunResult,
-    trainer: LoraTrainer,
+    trainer: "LoraTrainer",
     config: AdapterConfig,
 ) -> None:
     """Score every contributing department's canaries under the run's adapter; kept on its node.

@@ -16,6 +16,7 @@ from client.blocks import BlockRegister
 from client.encoding import encode_records
 from client.errors import RecordError, RowFault
 from client.formats import Row, iter_rows
+from client.gate import Gate
 from client.records import DataSource, Record, RecordSet, read_records, write_records
 from intramural.parts import pseudonym_key, subject_pseudonym
 from intramural.workspace import NodePaths
@@ -113,9 +114,7 @@ def scrub_department(
         if len(kept) == len(records):
             return Scrubbed(kept.records, read.faults, left_out, known, state)
     key = pseudonym_key(paths.pseudonym_key)
-    scrubber = Scrubber(
-        detector(), lambda entity: action_for(policy, entity, "training"), key=key
-    )
+    scrubber = Scrubber(detector(), lambda entity: action_for(policy, entity, "training"), key=key)
     subject = subject_pseudonym(key)
     done: list[Record] = []
     findings: dict[str, int] = {}
@@ -177,6 +176,8 @@ def open_agent(
     trainer: LoraTrainer,
     code_digest: str,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    gate: Gate,
 ) -> tuple[NodeAgent, Ledger, SigningKey]:
     """The department's agent over its own ledger and key; whoever opens it closes the ledger.
 
@@ -188,6 +189,7 @@ def open_agent(
     agent = NodeAgent(
         department=department,
         policy=policy,
+        gate=gate,
         units=units,
         trainer=trainer,
         ledger=ledger,

@@ -134,10 +134,10 @@ def _cost(policy: Policy, name: str, shape: RunShape, ledger: LedgerHistory) -> 
     history = ledger.events(name, budget.block)
     units = policy.departments[name].declared_units
     event = round_event(shape.training, units, shape.noise_multiplier)
-    rounds = shape.training.rounds
+    rounds, per_round = shape.training.rounds, shape.training.events_per_round
 
     def after(count: int) -> float:
-        return epsilon([*history, *[event] * count], delta)
+        return epsilon([*history, *[event] * (count * per_round)], delta)
 
     whole = after(rounds)
     affordable = rounds
@@ -149,7 +149,7 @@ def _cost(policy: Policy, name: str, shape: RunShape, ledger: LedgerHistory) -> 
         affordable = max(low, 0)
     return RunCost(
         department=name,
-        run=epsilon([event] * rounds, delta),
+        run=epsilon([event] * (rounds * per_round), delta),
         spent=epsilon(history, delta),
         after=whole,
         budget=float(budget.epsilon),

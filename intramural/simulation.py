@@ -8,6 +8,7 @@ that one machine holds everybody's records.
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from client.app import make_client_app
 from client.encoding import encode_records
 from client.errors import RowFault, list_faults
+from client.gate import RunGate
 from client.records import DataSource
 from client.rows import label_completion, label_prompt
 from intramural.auditing import (
@@ -36,6 +38,7 @@ from intramural.node import (
 from intramural.parts import detector_for, open_audit, read_policy
 from intramural.workspace import Workspace
 from policies.model import Policy
+from policies.node import NodeLimits
 from privacy.audit.entries import AuditEntry
 from privacy.audit.log import AuditLog
 from privacy.canonical import digest
@@ -43,6 +46,7 @@ from privacy.code_digest import code_digest
 from privacy.dp.trainer import LoraTrainer
 from privacy.files import write_atomic
 from privacy.ledger.ledger import Ledger
+from privacy.manifest import RunManifest, SignedManifest
 from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 from privacy.signing import SigningKey
@@ -50,12 +54,18 @@ from server.enrolment import EnrolledNode, Enrolment
 from server.errors import PlanInvalid
 from server.evaluate import EvaluationResult, PublicSet, evaluate
 from server.events import Event, NodeDeclined
-from server.federation import run_federation
+from server.federation import REPLY_TIMEOUT, run_federation
 from server.local_grid import LocalGrid, Phase
 from server.publish import HUB, BaseModel, audited, publish_run
 from server.rounds import RunPlan, RunStore
 
 EVALUATION_LIMIT = 200
+ACCOUNT = "workspace"
+"""The run account of a simulation: it signs the manifests that the workspace's nodes follow."""
+
+MANIFEST_FILE = "manifest.json"
+VALID = timedelta(days=3650)
+"""A simulated run may be gone on with whenever its folder is there."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +156,13 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
     scrubbed = _scrub(options, policy, workspace, display)
     display.stage("loading the base model")
     trainer = LoraTrainer(options.model, name=options.model_name)
-    plan = RunPlan.from_policy(policy, trainer.base_digest)
+    terms = RunPlan.from_policy(policy, trainer.base_digest)
     public = _public_set(options, policy, trainer, display)
     code = code_digest()
-    folder = _run_folder(workspace, plan, scrubbed, new_run=options.new_run)
+    folder = _run_folder(workspace, terms, scrubbed, new_run=options.new_run)
+    account = SigningKey.load_or_create(workspace.account_key)
+    manifest = _manifest(folder, terms, options, trainer.name, account)
+    plan = RunPlan.of(manifest.manifest)
     with ExitStack() as stack:
         stack.callback(trainer.forget)
         agents, ledgers, nodes, told = {}, {}, [], []
@@ -170,6 +183,9 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
                 trainer,
                 code,
                 partial(display.training, name),
+                gate=RunGate(
+                    name, lambda: {ACCOUNT: account.verify_key}, NodeLimits().under(policy)
+                ),
             )
             agents[node_id] = agent
             ledgers[name] = stack.enter_context(ledger)
@@ -192,6 +208,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
             trainer.initial_adapter(config, plan.seed),
             folder,
             audited(audit, policy.digest, display.event),
+            manifest=manifest,
         )
         audits: tuple[DepartmentAudit, ...] = ()
         if policy.training.canaries:
@@ -285,6 +302,33 @@ def _run_folder(
         return state is None or not state.finished or not new_run
 
     return next(filter(usable, (workspace.checkpoints / f"{name}-{n}" for n in count(1))))
+
+
+def _manifest(
+    folder: Path,
+    terms: RunPlan,
+    options: SimulationOptions,
+    base_model: str,
+    account: SigningKey,
+) -> SignedManifest:
+    """The run's signed manifest: the stored one, or a new one, stored before anything is asked."""
+    path = folder / MANIFEST_FILE
+    if path.exists():
+        return SignedManifest.from_json(path.read_bytes())
+    manifest = RunManifest.draw(
+        ACCOUNT,
+        base_model,
+        terms,
+        tuple(sorted(options.data)),
+        code_digest=code_digest(),
+        round_seconds=REPLY_TIMEOUT,
+        valid=VALID,
+    )
+    signed = SignedManifest.sign(manifest, account)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A crash before: no run exists. A crash after: the run that begins has this manifest's id.
+    write_atomic(path, signed.to_json().encode())
+    return signed
 
 
 def _scrub(

@@ -17,6 +17,7 @@
       hub/                          what the coordinator sees
         checkpoints/                resumable state of each run
         signing.key                 signs releases
+        account.key                 signs the manifests of runs
       releases/<id>/                signed releases, and release-key.pub beside them
       audit/                        audit.db (+ .seal), audit.key, audit.pub
       service/                      API keys (keys.db), their HMAC secret
@@ -103,6 +104,10 @@ class Workspace:
     @property
     def hub_key(self) -> Path:
         return self.root / "hub" / "signing.key"
+
+    @property
+    def account_key(self) -> Path:
+        return self.root / "hub" / "account.key"
 
     @property
     def releases(self) -> Path:

@@ -29,6 +29,7 @@ DeclineCode = Literal[
 DECLINE_CODES: tuple[DeclineCode, ...] = get_args(DeclineCode)
 
 CallCode = Literal[
+    "principal_not_allowed",
     "unknown_role",
     "invalid_request",
     "operation_not_allowed",

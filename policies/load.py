@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from policies.access import AccessPolicy, PrincipalPolicy
 from policies.errors import Fault, PolicyError
 from policies.model import (
+    DEFAULT_ROLES,
     DepartmentPolicy,
     PiiPolicy,
     Policy,
@@ -119,16 +121,20 @@ def _other_disagreements(data: Mapping[str, Any], faults: list[Fault]) -> list[F
     The validator compares sections only once each is valid; an author wants to hear it all at
     once. A disagreement that rests on a key already reported is left out.
     """
-    departments = data.get("departments")
     found = disagreements(
         _salvage(PrivacyPolicy, data.get("privacy")),
         {
             str(name): _salvage(DepartmentPolicy, department)
-            for name, department in (departments if isinstance(departments, dict) else {}).items()
+            for name, department in _table(data.get("departments")).items()
         },
         _salvage(TrainingPolicy, data.get("training")),
         _salvage(PiiPolicy, data.get("pii")),
         _roles(data.get("roles")),
+        _salvage(AccessPolicy, data.get("access")),
+        {
+            str(name): _salvage(PrincipalPolicy, principal)
+            for name, principal in _table(data.get("principals")).items()
+        },
     )
     reported = {fault.key.partition("[")[0] for fault in faults}
     return [
@@ -139,17 +145,21 @@ def _other_disagreements(data: Mapping[str, Any], faults: list[Fault]) -> list[F
 
 
 def _roles(given: object) -> dict[str, RolePolicy]:
-    tables = given if isinstance(given, dict) else {}
-    return {
+    named = {
         str(name): _salvage(RolePolicy, {"operations": [], "pii": role.get("pii", {})})
-        for name, role in tables.items()
+        for name, role in _table(given).items()
         if isinstance(role, dict)
     }
+    return {**DEFAULT_ROLES, **named}
+
+
+def _table(given: object) -> dict[Any, Any]:
+    return given if isinstance(given, dict) else {}
 
 
 def _salvage(section: type[M], given: object) -> M:
     """The section with its faulty keys left at their defaults."""
-    tables = dict(given) if isinstance(given, dict) else {}
+    tables = dict(_table(given))
     try:
         return section.model_validate(tables)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from policies.access import AccessPolicy, PrincipalName, PrincipalPolicy, access_faults
 from policies.errors import Fault, PolicyError, UnknownDepartment, UnknownRole
 from policies.limits import Budget as Budget
 from policies.limits import Delta, Epsilon, Number
@@ -31,21 +32,12 @@ from policies.limits import rounded_down as rounded_down
 from policies.pii import Action as Action
 from policies.pii import Direction as Direction
 from policies.pii import PiiPolicy as PiiPolicy
-from policies.pii import PiiRules, RolePii, clashes, keys_of
+from policies.pii import PiiRules, clashes, keys_of
+from policies.roles import DEFAULT_ROLES as DEFAULT_ROLES
+from policies.roles import Name, with_default_roles
+from policies.roles import Operation as Operation
+from policies.roles import RolePolicy as RolePolicy
 from policies.section import Distinct, Phrase, Section
-
-Operation = Literal[
-    "chat",
-    "completions",
-    "models",
-    "redact",
-    "budgets",
-    "releases",
-    "audit",
-    "metrics",
-    "keys",
-]
-"""What a principal can ask of the service. No operation reads another principal's prompts."""
 
 Unit = Literal["record", "subject"]
 Clipping = Literal["flat", "automatic", "adaptive"]
@@ -66,7 +58,6 @@ LastLayers = Annotated[
     PlainSerializer(lambda value: "all" if value is None else value, when_used="json"),
 ]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}\z")]
 Module = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,100}\z")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
@@ -159,68 +150,10 @@ class TrainingPolicy(Section):
         return 2 if self.personal else 1
 
 
-class RolePolicy(Section):
-    """What the holder of a key with this role may do.
-
-    `releases` are shell-style patterns over release ids (`fnmatch.fnmatchcase`); they do not
-    concern the public base model. `max_tokens` bounds the tokens of one answer. `pii` changes what
-    happens to personal data in the prompts and answers of this role.
-    """
-
-    operations: Annotated[tuple[Operation, ...], *Distinct]
-    releases: Annotated[tuple[Phrase, ...], *Distinct] = ("*",)
-    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 60
-    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 1024
-    pii: RolePii = RolePii()
-
-    def tables(self, name: str) -> dict[str, PiiRules]:
-        """The rules of the role `name` by the key of their table."""
-        prefix = f"roles.{name}.pii"
-        return {
-            prefix: self.pii,
-            f"{prefix}.prompt": self.pii.prompt,
-            f"{prefix}.answer": self.pii.answer,
-        }
-
-
 class RetentionPolicy(Section):
     """How long the audit log is kept, in days."""
 
     audit_days: Annotated[int, Field(ge=180, le=36_500)] = 183
-
-
-DEFAULT_ROLES: Mapping[str, RolePolicy] = {
-    "app": RolePolicy(operations=("chat", "completions", "models", "redact")),
-    "node": RolePolicy(operations=("models",)),
-    "compliance": RolePolicy(operations=("budgets", "releases", "audit", "metrics", "models")),
-    "admin": RolePolicy(
-        operations=(
-            "chat",
-            "completions",
-            "models",
-            "redact",
-            "budgets",
-            "releases",
-            "audit",
-            "metrics",
-            "keys",
-        )
-    ),
-}
-"""Least privilege: a role that the file does not name keeps these grants."""
-
-
-def _with_default_roles(given: object) -> object:
-    """Lay the file's roles over the defaults, key by key."""
-    if not isinstance(given, Mapping):
-        return given
-    merged: dict[Any, object] = dict(DEFAULT_ROLES)
-    for name, role in given.items():
-        if name in DEFAULT_ROLES and isinstance(role, Mapping):
-            merged[name] = {**dict(DEFAULT_ROLES[name]), **role}
-        else:
-            merged[name] = role
-    return merged
 
 
 class PolicyDocument(Section):
@@ -232,9 +165,11 @@ class PolicyDocument(Section):
     departments: Annotated[Mapping[Name, DepartmentPolicy], Field(min_length=1)]
     training: TrainingPolicy = TrainingPolicy()
     pii: PiiPolicy = PiiPolicy()
-    roles: Annotated[Mapping[Name, RolePolicy], BeforeValidator(_with_default_roles)] = Field(
+    roles: Annotated[Mapping[Name, RolePolicy], BeforeValidator(with_default_roles)] = Field(
         default_factory=lambda: dict(DEFAULT_ROLES)
     )
+    access: AccessPolicy = AccessPolicy()
+    principals: Mapping[PrincipalName, PrincipalPolicy] = Field(default_factory=dict)
     retention: RetentionPolicy = RetentionPolicy()
 
     @model_validator(mode="after")
@@ -242,7 +177,13 @@ class PolicyDocument(Section):
         faults = [
             found.fault
             for found in disagreements(
-                self.privacy, self.departments, self.training, self.pii, self.roles
+                self.privacy,
+                self.departments,
+                self.training,
+                self.pii,
+                self.roles,
+                self.access,
+                self.principals,
             )
         ]
         if faults:
@@ -343,9 +284,11 @@ def disagreements(
     training: TrainingPolicy,
     pii: PiiPolicy,
     roles: Mapping[str, RolePolicy],
+    access: AccessPolicy,
+    principals: Mapping[str, PrincipalPolicy],
 ) -> Iterator[Disagreement]:
     """Faults that lie between sections: delta and units, nodes and departments, allow and deny,
-    actions that cannot do what they say.
+    actions that cannot do what they say, grants to nobody.
     """
     for name, department in departments.items():
         budget = resolve_budget(privacy, department)
@@ -375,6 +318,8 @@ def disagreements(
         tables |= role.tables(name)
     for key, message in clashes(tables, pii.default_action, pii.entities):
         yield Disagreement(Fault(key, message), (key,))
+    for fault, at in access_faults(access, principals, tuple(roles), tuple(departments)):
+        yield Disagreement(fault, at)
 
 
 def _training_disagreements(training: TrainingPolicy) -> Iterator[Disagreement]:

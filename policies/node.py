@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from policies.decisions import ALLOWED, Decision
-from policies.errors import PolicyError
+from policies.errors import Fault, PolicyError
 from policies.limits import Number
-from policies.model import Digest
+from policies.model import Digest, Policy
 from policies.section import Distinct, Phrase, Section
 from policies.wording import faults_of
 
@@ -91,18 +91,23 @@ class NodeLimits(Section):
     ``base_models`` are digests or public names, ``accounts`` those of the hub's accounts that may
     sign, ``code`` the digests of hub code that is accepted. ``minimum_cohort`` bounds the fewest
     contributions that a round may be made of. ``hours`` are local time windows, ``maximum_steps``
-    is for one round.
+    is for one round. An empty list allows nothing.
     """
 
     minimum_noise_multiplier: Annotated[Number, Field(gt=0)] | None = None
     maximum_clipping_norm: Annotated[Number, Field(gt=0)] | None = None
-    base_models: Annotated[tuple[Phrase, ...], Field(min_length=1), *Distinct] | None = None
+    base_models: Annotated[tuple[Phrase, ...], *Distinct] | None = None
     minimum_cohort: Annotated[int, Field(ge=1)] | None = None
     maximum_rounds: Annotated[int, Field(ge=1)] | None = None
     maximum_steps: Annotated[int, Field(ge=1)] | None = None
-    hours: Annotated[tuple[Hours, ...], Field(min_length=1), *Distinct] | None = None
+    hours: Annotated[tuple[Hours, ...], *Distinct] | None = None
     accounts: Annotated[tuple[Phrase, ...], *Distinct] | None = None
-    code: Annotated[tuple[Digest, ...], Field(min_length=1), *Distinct] | None = None
+    code: Annotated[tuple[Digest, ...], *Distinct] | None = None
+
+    def under(self, policy: Policy) -> NodeLimits:
+        """These limits, with the policy's minimum cohort where they name no larger one."""
+        least = max(self.minimum_cohort or 1, policy.training.minimum_nodes)
+        return self.model_copy(update={"minimum_cohort": least})
 
     @classmethod
     def read(cls, table: Mapping[str, Any], *, source: str = "") -> NodeLimits:
@@ -111,10 +116,19 @@ class NodeLimits(Section):
         Raises:
             PolicyError: with every fault by its key.
         """
+        known = {key: value for key, value in table.items() if key in cls.model_fields}
+        faults = [
+            Fault(f"limits.{key}", f"is unknown; known: {', '.join(cls.model_fields)}")
+            for key in table
+            if key not in known
+        ]
         try:
-            return cls.model_validate(dict(table))
+            limits = cls.model_validate(known)
         except ValidationError as error:
-            raise PolicyError(faults_of(error), source=source) from None
+            faults += [Fault(f"limits.{f.key}", f.message) for f in faults_of(error)]
+        if faults:
+            raise PolicyError(faults, source=source)
+        return limits
 
 
 @dataclass(frozen=True, slots=True)

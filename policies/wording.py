@@ -40,6 +40,8 @@ _KINDS = {
 _NAME_RULES = {
     "departments": "is no department name: use a small letter, then small letters, digits and _ (at most 40)",
     "roles": "is no role name: use a small letter, then small letters, digits and _ (at most 40)",
+    "issuers": "is no name: use a small letter, then small letters, digits and _ (at most 40)",
+    "principals": "is no principal: use letters, digits and ._@:+/=- (at most 160), a letter or digit first",
     "entities": "is no entity name: use capital letters, digits and _, as in EMAIL_ADDRESS",
 }
 
@@ -85,7 +87,10 @@ def _fault(details: ErrorDetails) -> Fault:
     location: Location = details["loc"]
     if len(location) >= 3 and location[-1] == "[key]":
         table = location[:-2]
-        return Fault(dotted(table), f"{details['input']!r} {_NAME_RULES[str(table[-1])]}")
+        return Fault(
+            dotted(table),
+            f"{details['input']!r} {_NAME_RULES.get(str(table[-1]), 'cannot stand here')}",
+        )
     if details["type"] == "extra_forbidden":
         return Fault(dotted(location), f"is no key of a policy{_suggestion(location)}")
     return Fault(dotted(location), _words(details))

@@ -31,7 +31,22 @@ DeclineCode = Literal[
     "unknown_department",
     "invalid_request",
     "unavailable",
+    "manifest_missing",
+    "manifest_invalid",
+    "manifest_expired",
+    "manifest_mismatch",
+    "account_not_trusted",
+    "account_not_allowed",
+    "code_not_allowed",
+    "base_model_not_allowed",
+    "cohort_too_small",
+    "too_many_rounds",
+    "too_many_steps",
+    "noise_too_low",
+    "clipping_norm_too_high",
+    "outside_allowed_hours",
 ]
+"""Why a node gives nothing: :mod:`policies.decisions`, its manifest's faults, :mod:`policies.node`."""
 
 
 class _Message(BaseModel):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from privacy.dp.adapter import Adapter, AdapterConfig
+from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.dp.encode import Example
 from server.errors import EvaluationInvalid
 

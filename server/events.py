@@ -10,8 +10,9 @@ class NodeDeclined:
     """A department is not part of a round: as an event, and as it is recorded.
 
     ``code`` is one of the node's own (:data:`privacy.exchange.DeclineCode`) or the hub's:
-    ``offline`` (not asked), ``no_reply`` (asked, silent), ``node_error`` (Flower reported an error),
-    ``rejected`` (its answer was not what it was asked for).
+    ``offline`` (not asked), ``no_reply`` (asked, silent to the deadline), ``late`` (silent when the
+    round had enough), ``node_error`` (Flower reported an error), ``rejected`` (its answer was not
+    what it was asked for).
     """
 
     department: str

@@ -1,15 +1,17 @@
 """The hub's process: its settings, and the way from a connected grid to a finished run.
 
-Settings come from the run configuration, or from the environment of the hub (``base-model`` is
-``INTRAMURAL_BASE_MODEL`` there). The environment wins: what the hub's operator has fixed, nobody who
-may start a run can change.
+Settings come from the run configuration, or from the environment of the hub (``output-dir`` is
+``INTRAMURAL_OUTPUT_DIR`` there). The environment wins: what the hub's operator has fixed, nobody who
+may start a run can change. What is to be done stands in the run's signed manifest alone.
 """
 
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,37 +19,50 @@ from typing import Self
 from flwr.app import UserConfig
 from flwr.serverapp import Grid
 
-from policies.load import load_policy
+from policies.errors import PolicyError
 from privacy.audit.log import AuditLog
 from privacy.code_digest import code_digest
+from privacy.dp.errors import DpError
 from privacy.dp.trainer import LoraTrainer
+from privacy.errors import AuditUnavailable, PrivacyError, StoreBusy
+from privacy.manifest import RunManifest
 from privacy.release import Release
 from privacy.signing import SigningKey
+from server.accounts import AccountBook
+from server.audit_socket import RemoteAudit, Sink
 from server.enrolment import Enrolment
-from server.errors import EnrolmentInvalid, PlanInvalid, RoundFailed
+from server.errors import EnrolmentInvalid, HubError, PlanInvalid, RoundFailed
 from server.events import Event
 from server.federation import run_federation
 from server.publish import BaseModel, audited, publish_run
-from server.rounds import RunPlan, RunStore
+from server.rounds import RunPlan
+from server.runs import RunFolder, trusted_keys
 
 _log = logging.getLogger(__name__)
 AUDIT_FILE = "audit.db"
 _POLL = 1.0
+_RUN_ID = re.compile(r"run-[0-9a-f]{20}")
+_PASSING = (RoundFailed, AuditUnavailable, StoreBusy)
+"""What may be over at the next attempt; anything else needs a person."""
 
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Where a run's inputs lie on the hub and where its outputs go; times in seconds."""
+    """Where a run's inputs lie on the hub and where its outputs go; times in seconds.
 
-    policy: Path
+    ``runs``: the folder of the runs' folders; ``INTRAMURAL_HUB``/runs on a deployed hub. ``audit_socket``: of the process that owns the audit
+    log; None where this process owns it, as ``output_dir/audit.db``.
+    """
+
+    run_id: str
+    runs: Path
     enrolment: Path
-    base_model: str
-    checkpoint_dir: Path
+    accounts: Path
     output_dir: Path
     signing_key: Path
     audit_origin: str
+    audit_socket: Path | None
     join_timeout: float
-    reply_timeout: float
 
     @classmethod
     def read(cls, run_config: UserConfig) -> Self:
@@ -74,52 +89,83 @@ class HubSettings:
                 faults.append(f"{name}={value!r} must be a number of seconds above 0")
             return number
 
+        run_id = str(run_config.get("run-id") or "")
+        if not _RUN_ID.fullmatch(run_id):
+            faults.append(f"run-id={run_id!r} must be 'run-' and 20 hexadecimal digits")
+        audit, home = os.environ.get("INTRAMURAL_AUDIT_SOCKET"), os.environ.get("INTRAMURAL_HUB")
         settings = cls(
-            policy=Path(text("policy")),
+            run_id=run_id,
+            runs=Path(home) / "runs" if home else Path(text("runs")),
             enrolment=Path(text("enrolment")),
-            base_model=text("base-model"),
-            checkpoint_dir=Path(text("checkpoint-dir")),
+            accounts=Path(text("accounts")),
             output_dir=Path(text("output-dir")),
             signing_key=Path(text("signing-key")),
             audit_origin=text("audit-origin"),
+            audit_socket=Path(audit) if audit else None,
             join_timeout=seconds("join-timeout", 600.0),
-            reply_timeout=seconds("reply-timeout", 3600.0),
         )
         if faults:
             raise PlanInvalid(f"the run cannot start: {'; '.join(faults)}")
         return settings
 
+    @contextmanager
+    def audit(self, key: SigningKey) -> Iterator[Sink]:
+        """The audit log, of this process or of another."""
+        if self.audit_socket is not None:
+            yield RemoteAudit(self.audit_socket)
+            return
+        with AuditLog(self.output_dir / AUDIT_FILE, key, self.audit_origin) as log:
+            yield log
+
 
 def run_hub(grid: Grid, run_config: UserConfig) -> Release:
-    """Run, or resume, the federation that the settings describe, and publish its release.
+    """Run, or resume, the federation of a signed manifest, and publish its release.
 
     Raises:
         server.errors.HubError: a setting, the enrolment, the checkpoint or a round stands against it.
         policies.errors.PolicyError: the policy file cannot be used.
-        privacy.errors.PrivacyError: the hub's key, audit log or release cannot be used.
+        privacy.errors.PrivacyError: the manifest, or the hub's key, audit log or release.
     """
     settings = HubSettings.read(run_config)
-    policy = load_policy(settings.policy)
-    enrolment = read_enrolment(settings.enrolment)
-    trainer = LoraTrainer(settings.base_model)
-    stored = RunStore(settings.checkpoint_dir).load()
-    plan = RunPlan.from_policy(policy, trainer.base_digest)
+    run = RunFolder(settings.runs / settings.run_id)
+    with run.working():
+        try:
+            return _run(grid, settings, run)
+        except (HubError, PolicyError, PrivacyError, DpError) as error:
+            with run.keep() as kept:
+                kept["reason"], kept["hopeless"] = str(error), not isinstance(error, _PASSING)
+            raise
+
+
+def _run(grid: Grid, settings: HubSettings, run: RunFolder) -> Release:
+    signed = run.signed()
+    manifest = signed.verify(trusted_keys(AccountBook(settings.accounts)))
+    policy = run.policy()
+    trainer = LoraTrainer(run.base_model(), name=manifest.base_model)
+    if trainer.base_digest != manifest.terms.base_model_digest:
+        raise PlanInvalid(
+            f"the base model in {run.base_model()} is {trainer.base_digest[:12]}, the manifest's "
+            f"is {manifest.terms.base_model_digest[:12]}; put the right one there"
+        )
+    enrolment = cohort(read_enrolment(settings.enrolment), manifest)
+    stored = run.state()
+    plan = RunPlan.of(manifest)
     config = plan.adapter_config()
     if stored is None or not stored.finished:
         wait_for_nodes(grid, enrolment, plan.minimum_nodes, timeout=settings.join_timeout)
     key = SigningKey.load_or_create(settings.signing_key)
-    with AuditLog(settings.output_dir / AUDIT_FILE, key, settings.audit_origin) as audit:
+    with settings.audit(key) as audit:
         result = run_federation(
             grid,
             plan,
             policy,
             enrolment,
             trainer.initial_adapter(config, plan.seed),
-            settings.checkpoint_dir,
-            audited(audit, policy.digest, _report),
-            reply_timeout=settings.reply_timeout,
+            run.store.folder,
+            audited(audit, policy.digest, run.telling(_report)),
+            manifest=signed,
         )
-        return publish_run(
+        release = publish_run(
             result,
             base_model=BaseModel(trainer.name, trainer.adapter_config_json(config)),
             enrolment=enrolment,
@@ -129,6 +175,26 @@ def run_hub(grid: Grid, run_config: UserConfig) -> Release:
             code_digest=code_digest(),
             audit=audit,
         )
+    with run.keep() as kept:
+        kept["release"] = release.id
+    return release
+
+
+def cohort(enrolment: Enrolment, manifest: RunManifest) -> Enrolment:
+    """The enrolled departments that the manifest asks.
+
+    Raises:
+        EnrolmentInvalid: fewer than its minimum cohort.
+    """
+    asked = set(manifest.departments)
+    nodes = [node for node in enrolment.nodes if node.department in asked]
+    if len(nodes) < manifest.terms.minimum_nodes:
+        missing = ", ".join(sorted(asked - {node.department for node in nodes}))
+        raise EnrolmentInvalid(
+            f"{len(nodes)} departments of the cohort are enrolled, minimum_nodes="
+            f"{manifest.terms.minimum_nodes}; not enrolled: {missing}"
+        )
+    return Enrolment(nodes)
 
 
 def read_enrolment(path: Path) -> Enrolment:

@@ -43,7 +43,7 @@ class LocalGrid(Grid):
         self._app = client_app
         self._dead = frozenset(dead)
         self._on_node = on_node or _ignore
-        self._replies: dict[str, Message] = {}
+        self._sent: dict[str, Message] = {}
         self._run = Run.create_empty(_RUN)
         self._contexts = {
             node_id: Context(
@@ -84,18 +84,25 @@ class LocalGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Deliver each message and run its node to the end; returns the message ids."""
+        """Take the messages; returns their ids. Nodes run when their replies are pulled."""
         identifiers = []
         for message in messages:
             identifier = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = identifier
-            self._replies[identifier] = _over_the_wire(self._deliver(message))
+            self._sent[identifier] = message
             identifiers.append(identifier)
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies to these messages that have not been pulled before."""
-        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+        """Run the nodes of these messages to the end, in turn; the replies, each given once.
+
+        As with a SuperLink, a reply that nobody pulls is not in the hub's memory.
+        """
+        return [
+            _over_the_wire(self._deliver(self._sent.pop(i)))
+            for i in list(message_ids)
+            if i in self._sent
+        ]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -10,66 +10,40 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from policies.model import Policy, rounded_down
 from privacy.canonical import canonical_json, digest
 from privacy.crashpoints import reached
-from privacy.dp.adapter import AdapterConfig
+from privacy.dp.adapter_config import AdapterConfig
 from privacy.dp.pricing import run_noise
 from privacy.errors import PrivacyError
 from privacy.exchange import Array, RoundRequest, adapter_digest
 from privacy.files import write_atomic
+from privacy.manifest import RunManifest, RunTerms
 from privacy.receipts import SignedReceipt
+from server.aggregation.optimisers import Moments
 from server.errors import CheckpointUnusable, PlanInvalid
 from server.events import NodeDeclined
 
 _FILE = "checkpoint.safetensors"
 _LOCK = "checkpoint.lock"
+_MOMENTS = "server_optimiser/"
+_RECEIPTS = "receipts"
 
 
-class RunPlan(BaseModel):
-    """Everything that is decided before the first round; all of it public.
+class RunPlan(RunTerms):
+    """A run's terms and its id; all of it public."""
 
-    ``noise_multiplier`` is calibrated for the whole run: ``rounds`` rounds of ``steps`` steps cost
-    each department at most ``target_epsilon`` at its own of ``deltas`` (department -> delta).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    version: Literal[1] = 1
     run_id: str
-    rounds: int = Field(ge=1)
-    steps: int = Field(ge=1)
-    sampling_rate: float
-    noise_multiplier: float
-    clipping_norm: float
-    clipping: Literal["flat", "automatic", "adaptive"]
-    noise_bands: int
-    optimiser: Literal["adam", "sgd"]
-    learning_rate: float
-    rank: int
-    alpha: int
-    targets: Annotated[tuple[str, ...], Field(strict=False)]
-    last_layers: int | None
-    factors: Literal["B", "AB"]
-    max_tokens: int
-    unit: Literal["record", "subject"]
-    examples_per_unit: int
-    declared_units: dict[str, int]
-    minimum_nodes: int = Field(ge=1)
-    seed: int
-    target_epsilon: float
-    deltas: dict[str, float]
-    base_model_digest: str
-    policy_digest: str
 
     @classmethod
     def from_policy(
@@ -111,11 +85,23 @@ class RunPlan(BaseModel):
                 deltas=deltas,
                 base_model_digest=base_model_digest,
                 policy_digest=policy.digest,
+                aggregation=training.aggregation,
+                faulty_nodes=training.faulty_nodes,
+                server_optimiser=training.server_optimiser,
+                server_learning_rate=training.server_learning_rate,
+                server_momentum=training.server_momentum,
+                maximum_update_norm=training.maximum_update_norm,
             )
             plan.request(1, next(iter(deltas)))
         except (PrivacyError, ValueError) as error:
             raise PlanInvalid(f"no run can be planned under this policy: {error}") from None
         return plan
+
+    @classmethod
+    def of(cls, manifest: RunManifest) -> Self:
+        """The run that a manifest describes."""
+        terms = {name: getattr(manifest.terms, name) for name in RunTerms.model_fields}
+        return cls(run_id=manifest.run_id, **terms)
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -137,35 +123,7 @@ class RunPlan(BaseModel):
         Raises:
             ExchangeInvalid: a field is out of its bounds.
         """
-        return RoundRequest.from_json(
-            canonical_json(
-                {
-                    "run_id": self.run_id,
-                    "round": round_number,
-                    "rounds": self.rounds,
-                    "steps": self.steps,
-                    "sampling_rate": self.sampling_rate,
-                    "noise_multiplier": self.noise_multiplier,
-                    "clipping_norm": self.clipping_norm,
-                    "clipping": self.clipping,
-                    "noise_bands": self.noise_bands,
-                    "optimiser": self.optimiser,
-                    "learning_rate": self.learning_rate,
-                    "rank": self.rank,
-                    "alpha": float(self.alpha),
-                    "targets": list(self.targets),
-                    "last_layers": self.last_layers,
-                    "factors": self.factors,
-                    "max_tokens": self.max_tokens,
-                    "unit": self.unit,
-                    "examples_per_unit": self.examples_per_unit,
-                    "declared_units": self.declared_units[department],
-                    "base_model_digest": self.base_model_digest,
-                    "policy_digest": self.policy_digest,
-                    "expected_delta": self.deltas[department],
-                }
-            )
-        )
+        return self.request_under(self.run_id, round_number, department)
 
 
 @dataclass(frozen=True)
@@ -190,7 +148,8 @@ class RunState:
 
     ``initial_digest`` identifies the adapter that the run began with, ``at`` is the UTC time at
     which the last round was completed (of the beginning, before that), ``receipts`` are those of
-    the contributions that went into ``adapter``, in order of round and department.
+    the contributions that went into ``adapter``, in order of round and department. ``moments``
+    are those of the server optimiser, for its next step.
     """
 
     plan: RunPlan
@@ -200,6 +159,7 @@ class RunState:
     at: str
     receipts: tuple[SignedReceipt, ...] = ()
     declines: tuple[NodeDeclined, ...] = ()
+    moments: Moments = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -215,6 +175,7 @@ class RunState:
         adapter: Mapping[str, Array],
         receipts: tuple[SignedReceipt, ...],
         declines: tuple[NodeDeclined, ...],
+        moments: Moments | None = None,
     ) -> "RunState":
         """The state after one more round."""
         return replace(
@@ -224,6 +185,7 @@ class RunState:
             at=_now(),
             receipts=self.receipts + receipts,
             declines=self.declines + declines,
+            moments=moments or {},
         )
 
 
@@ -287,6 +249,12 @@ class RunStore:
 
     def save(self, state: RunState) -> None:
         """Replace the checkpoint: durable once this returns."""
+        tensors: dict[str, npt.NDArray[Any]] = dict(state.adapter)
+        tensors |= {f"{_MOMENTS}{name}": moment for name, moment in state.moments.items()}
+        # Bytes beside the tensors: quoted into the metadata, a thousand nodes' receipts would be
+        # in memory several times over.
+        receipts = "\n".join(receipt.to_json() for receipt in state.receipts).encode()
+        tensors[_RECEIPTS] = np.frombuffer(receipts, np.uint8)
         text = canonical_json(
             {
                 "version": 1,
@@ -295,7 +263,8 @@ class RunStore:
                 "at": state.at,
                 "initial_digest": state.initial_digest,
                 "adapter_digest": adapter_digest(state.adapter),
-                "receipts": [receipt.to_json() for receipt in state.receipts],
+                "moments_digest": adapter_digest(state.moments),
+                "receipts_sha256": hashlib.sha256(receipts).hexdigest(),
                 "declines": [decline.to_json() for decline in state.declines],
             }
         )
@@ -303,7 +272,7 @@ class RunStore:
         reached("checkpoint.before-write")
         # A crash before: the last checkpoint stands, the round is asked again, and the nodes give
         # the bytes they gave. A crash after: the run goes on with the next round.
-        write_atomic(self.path, save(dict(state.adapter), metadata=metadata))
+        write_atomic(self.path, save(tensors, metadata=metadata))
         reached("checkpoint.after-write")
 
     def load(self) -> RunState | None:
@@ -323,25 +292,37 @@ class RunStore:
             ) from None
 
     def _parse(self) -> RunState:
-        with safe_open(self.path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            adapter = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Read at once: others look at a run whose hub replaces the file in the middle of it.
+        data = self.path.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header["__metadata__"]
+        tensors = load(data)
         text = metadata["state"].encode()
         if hashlib.sha256(text).hexdigest() != metadata["sha256"]:
             raise ValueError("its state does not match its digest")
         value = json.loads(text)
         if value["version"] != 1:
             raise ValueError(f"version {value['version']!r} is unknown")
-        if adapter_digest(adapter) != value["adapter_digest"]:
-            raise ValueError("its tensors do not match their digest")
+        moments = {
+            name.removeprefix(_MOMENTS): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(_MOMENTS)
+        }
+        receipts = tensors.pop(_RECEIPTS).tobytes()
+        if hashlib.sha256(receipts).hexdigest() != value["receipts_sha256"]:
+            raise ValueError("its receipts do not match their digest")
+        found = [adapter_digest(tensors), adapter_digest(moments)]
+        if found != [value["adapter_digest"], value["moments_digest"]]:
+            raise ValueError("its tensors do not match their digests")
         return RunState(
             plan=RunPlan.model_validate_json(canonical_json(value["plan"])),
             round=value["round"],
-            adapter=adapter,
+            adapter=tensors,
             initial_digest=value["initial_digest"],
             at=value["at"],
-            receipts=tuple(SignedReceipt.from_json(line) for line in value["receipts"]),
+            receipts=tuple(SignedReceipt.from_json(line) for line in receipts.splitlines()),
             declines=tuple(NodeDeclined(**item) for item in value["declines"]),
+            moments=moments,
         )
 
 

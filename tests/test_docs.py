@@ -131,7 +131,7 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_make_target_named_exists(page: Path) -> None:
     """Each `make …` of the pages is a target of the Makefile, with variables that it reads."""
     makefile = read("Makefile")
-    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
     for words in named_commands(page):
         if words[0] != "make":
             continue

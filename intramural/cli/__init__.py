@@ -24,7 +24,18 @@ from intramural.cli.parser import CommandGroup
 COMMANDS: Final = ("demo", "simulate", "serve")
 """Each is the function of this name in ``intramural.cli.<name>``."""
 
-GROUPS: Final = ("policy", "data", "budget", "release", "audit", "keys", "assets")
+GROUPS: Final = (
+    "policy",
+    "data",
+    "budget",
+    "release",
+    "audit",
+    "keys",
+    "assets",
+    "hub",
+    "node",
+    "train",
+)
 """Each is the ``app`` of ``intramural.cli.<name>``."""
 
 _ENVIRONMENT: Final = {
@@ -46,6 +57,7 @@ Begin here:
   intramural demo                   the whole path, with invented people
   intramural policy check FILE      is this policy file right?
   intramural serve                  answer applications from the latest release
+  intramural hub, intramural node   a federation on several machines
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. With --json a command
 prints exactly one JSON value on standard output, {"error": {...}} where it could not do its work;

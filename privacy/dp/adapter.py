@@ -9,9 +9,8 @@ An adapter travels as a mapping from PEFT's own tensor names
 (``base_model.model.….lora_B.weight``) to float32 arrays, which is what a release stores.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,34 +21,9 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 
+from privacy.dp.adapter_config import Adapter as Adapter
+from privacy.dp.adapter_config import AdapterConfig as AdapterConfig
 from privacy.dp.errors import AdapterMismatch
-
-Adapter = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """Shape of the adapter; public, the same on every node of a run.
-
-    ``last_layers``: adapt only the last k transformer blocks (``None``, or more than there are:
-    all of them); the backward pass then stops there. 0: no LoRA, ``trained_modules`` alone.
-    ``factors``: ``"B"`` trains B alone, ``"AB"`` both.
-    ``trained_modules``: last parts of the names of modules that are trained whole, such as a
-    classification head or the embeddings; they travel with the adapter.
-    """
-
-    rank: int
-    alpha: int
-    targets: tuple[str, ...]
-    last_layers: int | None = None
-    factors: Literal["B", "AB"] = "B"
-    trained_modules: tuple[str, ...] = ()
-
-    def is_trained(self, name: str) -> bool:
-        """Whether the tensor of this name is trained, and therefore what a node sends."""
-        if "lora_A" in name:
-            return self.factors == "AB"
-        return "lora_B" in name or any(f".{m}." in name for m in self.trained_modules)
 
 
 def inject(model: PreTrainedModel, config: AdapterConfig) -> PeftModel:

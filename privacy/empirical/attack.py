@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.dp.adapter import Adapter, AdapterConfig
+from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.dp.encode import Example
 
 Floats = NDArray[np.float64]

@@ -28,7 +28,10 @@ class Declining:
         self.entered = threading.Semaphore(0)
 
     def handle(
-        self, request: RoundRequest, adapter: Mapping[str, np.ndarray]
+        self,
+        request: RoundRequest,
+        adapter: Mapping[str, np.ndarray],
+        manifest: str | None = None,
     ) -> RoundReply | Decline:
         self.entered.release()
         if self.gate is not None:

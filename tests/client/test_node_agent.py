@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federation_kit import POLICY as POLICY_TEXT
-from federation_kit import FakeTrainer, Node, first_adapter, make_policy, request_for, units
+from federation_kit import (
+    FakeTrainer,
+    Node,
+    OpenGate,
+    first_adapter,
+    make_policy,
+    request_for,
+    units,
+)
 
 from client.agent import NodeAgent
 from client.errors import AgentMisconfigured
@@ -202,6 +210,7 @@ def test_progress_is_told_locally(tmp_path: Path) -> None:
         agent = NodeAgent(
             department="hr",
             policy=POLICY,
+            gate=OpenGate(),
             units=units(),
             trainer=FakeTrainer(),
             ledger=ledger,

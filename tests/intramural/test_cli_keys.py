@@ -10,7 +10,7 @@ import pytest
 from api.errors import InvalidKey
 from intramural.parts import keys_path, open_audit, open_keys
 from intramural.workspace import Workspace
-from privacy.audit.log import AuditLog
+from privacy.audit.log import AuditLog, read_log
 from privacy.errors import AuditUnavailable
 from tests.intramural.cli_kit import Cli, flip
 
@@ -128,7 +128,7 @@ def test_list_shows_state_not_secrets(cli: Cli, workspace: Workspace) -> None:
     assert not keys_path(workspace).exists()
     key = create(cli, workspace, "--expires", "never")
     text = cli("keys", "list", "--workspace", workspace.root).out
-    assert re.search(rf"{key['id']}\s+helpdesk\s+app\s+active\s+\S+\s+never", text)
+    assert re.search(rf"{key['id']}\s+-\s+helpdesk\s+app\s+all\s+active\s+never\s+-", text)
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
@@ -192,3 +192,32 @@ def test_lost_secret_is_told(cli: Cli, workspace: Workspace, tmp_path: Path) -> 
     assert done.code == 1
     assert "keys.secret is missing" in done.err
     assert not (workspace.service / "keys.secret").exists()
+
+
+def test_rotation_replaces_a_key_with_an_overlap(cli: Cli, workspace: Workspace) -> None:
+    """The new key is shown once, the old one is told its end, and the log has both."""
+    old = create(cli, workspace, "--name", "desk", "--operation", "chat", "--from", "10.0.0.0/8")
+    assert old["scope"] == {"operations": ["chat"], "releases": None, "networks": ["10.0.0.0/8"]}
+    done = cli("keys", "rotate", "desk", "--overlap", "2h", "--workspace", workspace.root, "--json")
+    new = done.json
+    assert (new["name"], new["scope"]) == ("desk", old["scope"])
+    (retired,) = new["retired"]
+    assert retired["id"] == old["id"]
+    left = datetime.fromisoformat(retired["expires"]) - datetime.now(UTC)
+    assert timedelta(hours=1, minutes=55) < left <= timedelta(hours=2)
+    assert new["key"] not in cli("keys", "list", "--workspace", workspace.root, "--json").out
+    with closing(open_audit(workspace)) as log, read_log(log.path) as reader:
+        steps = [
+            (stored.entry.data["step"], stored.entry.data["key"])
+            for stored in reader.entries()
+            if stored.entry.kind == "key"
+        ]
+    assert steps == [("created", old["id"]), ("created", new["id"]), ("retired", old["id"])]
+
+
+@pytest.mark.parametrize("overlap", ["soon", "-1h", "5", ""])
+def test_malformed_overlap_is_a_usage_error(cli: Cli, workspace: Workspace, overlap: str) -> None:
+    """What is no duration ends with 2 and an example."""
+    done = cli("keys", "rotate", "desk", "--workspace", workspace.root, f"--overlap={overlap}")
+    assert done.code == 2
+    assert "24h" in done.err

@@ -28,7 +28,7 @@ EMAIL = "ada.lovelace@example.org"
 SERVE = (
     "import sys, intramural.service\n"
     "from privacy.pii.patterns import PatternDetector\n"
-    "intramural.service.detector_for = lambda pii: PatternDetector()\n"
+    "intramural.service.detector_for = lambda *_: PatternDetector()\n"
     "from intramural.cli import main\n"
     "sys.exit(main())\n"
 )
@@ -46,7 +46,8 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*_: object) -> None:
         raise AssertionError("models were opened before the refusal")
 
-    monkeypatch.setattr(intramural.service, "_models", lambda model, progress: opened)
+    monkeypatch.setattr(intramural.service, "detector_for", opened)
+    monkeypatch.setattr(intramural.service, "open_backend", opened)
 
 
 def release_of(workspace: Workspace) -> Path:
@@ -154,7 +155,7 @@ def test_other_model_than_the_release_was_trained_on_is_refused(
     cli: Cli, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A base model that is missing, or not the release's, ends with 1."""
-    monkeypatch.setattr(intramural.service, "detector_for", lambda pii: PatternDetector())
+    monkeypatch.setattr(intramural.service, "detector_for", lambda *_: PatternDetector())
     options = ("--workspace", workspace.root, "--port", "0", "--model", tmp_path / "none")
     done = cli("serve", *options)
     assert done.code == 1

@@ -204,9 +204,16 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, Sequence[Unit]]:
     given: dict[str, Sequence[Unit]] = {}
     real = simulation.open_agent
 
-    def spy(name: str, paths: NodePaths, policy: Policy, units: Sequence[Unit], *rest: Any) -> Any:
+    def spy(
+        name: str,
+        paths: NodePaths,
+        policy: Policy,
+        units: Sequence[Unit],
+        *rest: Any,
+        **named: Any,
+    ) -> Any:
         given[name] = units
-        return real(name, paths, policy, units, *rest)
+        return real(name, paths, policy, units, *rest, **named)
 
     monkeypatch.setattr(simulation, "open_agent", spy)
     return given

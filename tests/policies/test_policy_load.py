@@ -148,8 +148,9 @@ def test_every_fault_at_once() -> None:
         "pii.entities.PERSON": "is 'hide', but must be 'replace', 'mask', 'hash', "
         "'pseudonym', 'encrypt', 'redact', 'block' or 'allow'",
         "roles.auditor.operations": "is missing",
-        "roles.app.operations[1]": "is 'fly', but must be 'chat', 'completions', 'models', "
-        "'redact', 'budgets', 'releases', 'audit', 'metrics' or 'keys'",
+        "roles.app.operations[1]": "is 'fly', but must be 'chat', 'completions', "
+        "'embeddings', 'classify', 'models', 'redact', 'restore', 'usage', 'budgets', "
+        "'releases', 'audit', 'metrics' or 'keys'",
         "retention.audit_days": "is 30, but must be at least 180",
         "departments.hr.delta": "is 0.00001 (from privacy.delta), but must be below "
         "1/declared_units = 1/200000 = 5e-06: a larger delta would allow one unit to be published "
@@ -247,7 +248,16 @@ def test_default_roles_are_least_privilege() -> None:
     """Applications and nodes see no proofs, compliance sees no chat, only admin handles keys."""
     roles = toml(SMALLEST).roles
     assert set(roles) == {"app", "node", "compliance", "admin"}
-    assert set(roles["app"].operations) == {"chat", "completions", "models", "redact"}
+    assert set(roles["app"].operations) == {
+        "chat",
+        "completions",
+        "embeddings",
+        "classify",
+        "models",
+        "redact",
+        "restore",
+        "usage",
+    }
     assert roles["node"].operations == ("models",)
     assert set(roles["compliance"].operations) == {
         "budgets",
@@ -255,6 +265,7 @@ def test_default_roles_are_least_privilege() -> None:
         "audit",
         "metrics",
         "models",
+        "usage",
     }
     assert [name for name, role in roles.items() if "keys" in role.operations] == ["admin"]
 

@@ -109,9 +109,8 @@ def test_receipt_that_the_budget_does_not_cover_is_rejected(
             on_event=ignore,
         )
         requests = coordinator.requests(federation.ids.values())
-        answers = {
-            name: federation.agents[federation.ids[name]].handle(request, state.adapter)
-            for name, request in requests.items()
-        }
+        for name, request in requests.items():
+            agent = federation.agents[federation.ids[name]]
+            coordinator.take(name, agent.handle(request, state.adapter))
         with pytest.raises(RoundFailed, match=re.escape(fault)):
-            coordinator.finish(answers)
+            coordinator.finish()

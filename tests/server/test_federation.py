@@ -162,9 +162,12 @@ class Tampering:
         self.agent, self.alter = agent, alter
 
     def handle(
-        self, request: RoundRequest, adapter: Mapping[str, np.ndarray]
+        self,
+        request: RoundRequest,
+        adapter: Mapping[str, np.ndarray],
+        manifest: str | None = None,
     ) -> RoundReply | Decline:
-        answer = self.agent.handle(request, adapter)
+        answer = self.agent.handle(request, adapter, manifest)
         return self.alter(answer) if isinstance(answer, RoundReply) else answer
 
 

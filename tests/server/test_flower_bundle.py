@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_files
 
+from client.bundle import build_bundle, content_of, is_own
+
 ROOT = Path(__file__).parents[2]
-BUNDLED = {"client/__init__.py", "client/app.py", "server/__init__.py", "server/app.py"}
 
 
 @pytest.fixture(scope="module")
 def bundle() -> zipfile.ZipFile:
-    """The bundle of this repository's files, and of files that a working copy may hold besides."""
+    """The bundle that the keeper submits."""
+    return zipfile.ZipFile(BytesIO(build_bundle()))
+
+
+def test_source_tree_bundles_the_same_modules_and_no_data() -> None:
+    """Built by Flower from a working copy, it has no data file, key or policy in it either."""
     files: dict[str, bytes | Path] = {"pyproject.toml": ROOT / "pyproject.toml"}
     for package in ("api", "client", "intramural", "policies", "privacy", "server"):
         for path in (ROOT / package).rglob("*.py"):
@@ -25,12 +31,8 @@ def bundle() -> zipfile.ZipFile:
     for stray in ("data/hr.jsonl", "hr.csv", "client/records.jsonl", "keys.json", "policy.toml"):
         files[stray] = b"{}"
     data, _ = build_fab_from_files(files)
-    return zipfile.ZipFile(BytesIO(data))
-
-
-def test_bundle_holds_the_translation_modules_and_nothing_else(bundle: zipfile.ZipFile) -> None:
-    """No data file, key or policy can travel with a run, whatever lies in the working copy."""
-    assert set(bundle.namelist()) == BUNDLED | {"pyproject.toml", ".info/CONTENT"}
+    assert set(content_of(data)) == set(content_of(build_bundle()))
+    assert not is_own(data), "nodes take the installed version's own bundle alone"
 
 
 PROBE = """

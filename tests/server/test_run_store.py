@@ -1,6 +1,7 @@
 """The plan of a run and its checkpoint."""
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,25 @@ def test_second_hub_is_kept_out(tmp_path: Path) -> None:
     process.join()
     with RunStore(tmp_path).exclusive():
         pass
+
+
+def test_reader_beside_the_hub_sees_one_checkpoint_or_the_other(tmp_path: Path) -> None:
+    """Whoever looks at a run while its file is replaced never takes parts of two checkpoints."""
+    store = RunStore(tmp_path)
+    state = store.begin(RunPlan.from_policy(POLICY, BASE), first_adapter(POLICY))
+    other = state.advanced({name: tensor + 1 for name, tensor in state.adapter.items()}, (), ())
+    ending = threading.Event()
+
+    def replace_again_and_again() -> None:
+        while not ending.is_set():
+            store.save(other)
+            store.save(state)
+
+    writer = threading.Thread(target=replace_again_and_again)
+    writer.start()
+    try:
+        seen = {loaded.round for _ in range(300) if (loaded := RunStore(tmp_path).load())}
+    finally:
+        ending.set()
+        writer.join()
+    assert seen <= {0, 1}

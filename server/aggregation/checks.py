@@ -1,16 +1,11 @@
-"""Checking contributions and averaging them. Pure: arrays and receipts in, arrays out.
+"""Which contributions count: exactly what was asked for, finite, and no farther than steps can reach."""
 
-Weights are uniform or public policy values, never counts of private records. The noise is added on
-each node for that node's own guarantee, so the weights change the utility of the average and no
-department's epsilon.
-"""
-
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from privacy.dp.adapter import AdapterConfig
+from privacy.dp.adapter_config import AdapterConfig
 from privacy.errors import ExchangeInvalid, ReceiptInvalid
 from privacy.exchange import Array, RoundReply, RoundRequest, adapter_digest, check_tensors
 from privacy.receipts import Receipt
@@ -18,6 +13,8 @@ from privacy.signing import VerifyKey
 from server.errors import UpdateRejected
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+_ADAM_REACH = 2.0
 
 
 def trained_shapes(
@@ -71,34 +68,40 @@ def verify_reply(
     return receipt
 
 
-def mean_update(
-    updates: Iterable[tuple[Mapping[str, Array], float]],
-) -> dict[str, Array]:
-    """The weighted mean of updates ``(tensors, weight)``, each tensor by name, in float32.
+def check_norm(
+    department: str,
+    update: Mapping[str, Array],
+    before: Mapping[str, Array],
+    *,
+    request: RoundRequest,
+    maximum_norm: float | None,
+) -> None:
+    """Return when the update is no farther from ``before`` than is allowed.
 
-    Computed as a running sum in float64, so memory does not grow with the number of updates. With
-    factors "B" and one frozen A this is exactly the mean of the products B A (FFA-LoRA,
-    arXiv 2403.12313, section 3); with "AB" it is plain averaging of each factor, the baseline,
-    which is not the mean of the products.
+    The distance is the L2 norm of the difference over all trained tensors together. With
+    ``maximum_norm`` None it is bounded by what the steps that were asked for can reach at most: one
+    value moves by less than 2 learning rates in a step of Adam with betas (0.9, 0.98), by
+    Cauchy-Schwarz (1 - b1) / sqrt((1 - b2) (1 - b1²/b2)) = 1.70 (Kingma and Ba 2015, section 2.1).
+    SGD has no such bound.
 
     Raises:
-        ValueError: no update, a weight that is not finite and above 0, or different names.
+        UpdateRejected: names the department, the norm and its bound.
     """
-    total: dict[str, npt.NDArray[np.float64]] | None = None
-    weights = 0.0
-    for tensors, weight in updates:
-        if not (np.isfinite(weight) and weight > 0):
-            raise ValueError(f"weight={weight!r} must be a finite number above 0")
-        if total is None:
-            total = {name: np.zeros(a.shape, np.float64) for name, a in tensors.items()}
-        if tensors.keys() != total.keys():
-            raise ValueError(f"updates differ in {sorted(tensors.keys() ^ total.keys())}")
-        for name, tensor in tensors.items():
-            total[name] += np.multiply(tensor, weight, dtype=np.float64)
-        weights += weight
-    if total is None:
-        raise ValueError("the mean of no update at all is undefined")
-    return {name: (summed / weights).astype(np.float32) for name, summed in total.items()}
+    bound, origin = maximum_norm, "training.maximum_update_norm"
+    if bound is None:
+        if request.optimiser != "adam":
+            return
+        values = sum(tensor.size for tensor in update.values())
+        bound = _ADAM_REACH * request.learning_rate * request.steps * math.sqrt(values)
+        origin = f"what {request.steps} steps of Adam at rate {request.learning_rate!r} reach"
+    norm = math.sqrt(
+        sum(
+            float(np.sum(np.subtract(tensor, before[name], dtype=np.float64) ** 2))
+            for name, tensor in update.items()
+        )
+    )
+    if norm > bound:
+        raise UpdateRejected(department, f"its norm={norm:.6g} is beyond {bound:.6g}, {origin}")
 
 
 def apply_update(adapter: Mapping[str, Array], update: Mapping[str, Array]) -> dict[str, Array]:

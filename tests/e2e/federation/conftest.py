@@ -1,0 +1,45 @@
+"""A hub and three departments as separate processes, made once for all tests of this folder."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fault_kit import Federation
+
+SLOW = "INTRAMURAL_E2E_SLOW"
+
+
+@pytest.fixture(scope="session")
+def federation(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama_dir: Path
+) -> Iterator[Federation]:
+    """The deployed federation, from nothing to online by the commands that a user types."""
+    made = Federation(tmp_path_factory.mktemp("federation") / "f", tiny_llama_dir)
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def healthy(federation: Federation) -> Iterator[Federation]:
+    """The federation with everybody online and no fault armed, before the test and after."""
+    federation.heal()
+    yield federation
+    federation.disarm()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longer rows run on demand."""
+    if os.environ.get(SLOW):
+        return
+    skip = pytest.mark.skip(reason=f"takes minutes; set {SLOW}=1, or run: make e2e-federation")
+    for item in items:
+        if item.path.name == "test_deployed_outages.py":
+            item.add_marker(skip)
