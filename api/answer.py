@@ -1,12 +1,14 @@
 """Looks at an answer before it leaves: removes personal data that the prompt did not bring.
 
-Works on the text as the engine made it, placeholders included, whole or piece by piece. Knows no
-detector: it is given a scan.
+Works on the text as the engine made it, placeholders included: whole, piece by piece, or as JSON
+source. Knows no detector: it is given a scan.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from privacy.pii.bodies import Piece, Walker
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class AnswerBlocked(Exception):
 
 
 Scan = Callable[[str], Sequence[Found]]
+ScanMany = Callable[[Sequence[str]], Sequence[Sequence[Found]]]
 
 # Characters that belong to one word, number, address or placeholder: no cut between two of them.
 _JOINED = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@._%+-/:<>#&=?'")
@@ -58,6 +61,17 @@ class AnswerGuard:
         self._pending = ""
         self._due = lookahead + self._step
         self.counts: Counter[str] = Counter()
+
+    def take(self, one: Found) -> str:
+        """Count one finding; what takes its place.
+
+        Raises:
+            AnswerBlocked: the answer may not go on.
+        """
+        self.counts[one.entity] += 1
+        if one.blocked:
+            raise AnswerBlocked(one.entity)
+        return one.stand_in or f"<{one.entity}>"
 
     def feed(self, piece: str) -> str:
         """What may leave now.
@@ -112,13 +126,63 @@ class AnswerGuard:
                 break
             pieces.append(window[at : max(at, one.start)])
             if one.end > at:
-                self.counts[one.entity] += 1
-                if one.blocked:
-                    raise AnswerBlocked(one.entity)
-                pieces.append(one.stand_in or f"<{one.entity}>")
+                pieces.append(self.take(one))
                 at = one.end
         pieces.append(window[at:cut])
         return "".join(pieces)
+
+
+def text_guarded(text: str, found: Sequence[Found], guard: AnswerGuard) -> tuple[str, list[Found]]:
+    """A whole text without what was found in it, and which findings were taken out.
+
+    Raises:
+        AnswerBlocked: the answer may not go on.
+    """
+    made: list[str] = []
+    taken: list[Found] = []
+    at = 0
+    for one in sorted(found, key=lambda one: one.start):
+        if one.end <= at:
+            continue
+        made += [text[at : max(at, one.start)], guard.take(one)]
+        taken.append(one)
+        at = one.end
+    return "".join([*made, text[at:]]), taken
+
+
+def json_guarded(source: str, scan: ScanMany, guard: AnswerGuard) -> str:
+    """JSON source without new personal data: replaced within its strings, so that it stays JSON.
+
+    Keys, strings and long numbers are looked at, each with the key that it stands under; a number
+    that has to go becomes a string. What is no JSON, such as an answer that was cut off, is looked
+    at as one text. ``guard`` counts what was taken.
+
+    Raises:
+        AnswerBlocked: the answer may not go on.
+        LimitExceeded: it nests deeper than can be looked into.
+    """
+    pieces: list[Piece] = []
+
+    def collect(piece: Piece) -> str:
+        pieces.append(piece)
+        return piece.text
+
+    Walker(collect).json_source(source)
+    found = iter(scan([piece.lead + piece.text for piece in pieces]))
+
+    def change(piece: Piece) -> str:
+        lead = len(piece.lead)
+        own = [
+            replace(one, start=max(0, one.start - lead), end=one.end - lead)
+            for one in next(found)
+            if one.end > lead
+        ]
+        if piece.number and own:
+            # A part of a number is no number: all of it goes.
+            return guard.take(own[0])
+        return text_guarded(piece.text, own, guard)[0]
+
+    return Walker(change).json_source(source)
 
 
 def _splits(text: str, cut: int) -> bool:

@@ -1,21 +1,31 @@
 """Wires the service: nothing happens here but putting parts together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
+from api.admission import Admission
+from api.authentication import Authenticator
+from api.draining import Drain
 from api.engines.base import Engine
 from api.gate import Gate
 from api.handlers import ErrorOut, install
+from api.jwks import Fetch
 from api.keys import KeyStore
-from api.limits import Slots
+from api.limits import LocalRates, Rates, Slots
 from api.metrics import Metrics
+from api.readiness import Check, Readiness, detector_works, disk_has
 from api.recording import Recorder
-from api.routes import budgets, chat, completions, docs, health, metrics, models, redact
+from api.releases import Releases
+from api.routes import ROUTERS
+from api.sealing import Sealer
 from api.services import Ledgers, Services
 from api.settings import ServiceSettings
+from api.tokens import TokenVerifier
+from api.usage import UsageTable
 from policies.model import Policy
-from privacy.audit.log import AuditLog
+from privacy.audit.log import AuditLog, read_log
 from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 
@@ -33,8 +43,12 @@ def create_app(
     audit: AuditLog,
     keys: KeyStore,
     policy: Policy,
-    releases: Iterable[VerifiedRelease],
+    releases: Releases | Iterable[VerifiedRelease],
     ledgers: Ledgers,
+    rates: Rates | None = None,
+    fetch_keys: Fetch | None = None,
+    drain: Drain | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> FastAPI:
     """The application. It owns none of its parts: whoever opened them closes them.
 
@@ -45,22 +59,40 @@ def create_app(
         audit: open for writing.
         keys: who may call.
         policy: what they may do, and what happens to personal data.
-        releases: those that the engine serves, verified.
+        releases: those that the engine serves, verified; a :class:`Releases` may change later.
         ledgers: reads what the departments have spent.
+        rates: where rate limits are kept; by default as the settings say.
+        fetch_keys: gets the key sets of token issuers by their URL; by default over HTTPS.
+        drain: begun by whoever ends the service.
+        checks: what else must hold before an answer can be given, by name.
     """
+    drain = drain or Drain()
+    if not isinstance(releases, Releases):
+        releases = Releases(releases, alias=settings.alias)
+    metrics = Metrics()
+    recorder = Recorder(audit, policy.digest, lambda: metrics.stage("audit"))
     services = Services(
         settings=settings,
         policy=policy,
         engine=engine,
         detector=detector,
-        recorder=Recorder(audit, policy.digest),
-        releases={release.id: release for release in releases},
+        recorder=recorder,
+        releases=releases,
         ledgers=ledgers,
         slots=Slots(
             settings.concurrent_generations, settings.waiting_generations, settings.waiting_seconds
         ),
-        metrics=Metrics(),
+        metrics=metrics,
+        sealer=Sealer(keys.derive("restore tokens")),
+        usage=UsageTable(lambda: read_log(audit.path)),
+        engine_threads=CapacityLimiter(settings.concurrent_generations),
+        drain=drain,
+        readiness=_readiness(settings, engine, detector, audit, recorder, releases, drain, checks),
     )
+    slots = services.slots
+    metrics.gauge("queue_waiting", "Requests that wait for a generation.", lambda: slots.waiting)
+    metrics.gauge("queue_running", "Generations under way.", lambda: slots.taken)
+    metrics.gauge("under_way", "Requests that are being answered.", lambda: drain.under_way)
     app = FastAPI(
         title="Intramural",
         version="1",
@@ -72,14 +104,50 @@ def create_app(
     )
     app.state.services = services
     install(app)
-    for room in (chat, completions, models, redact, budgets, health, metrics, docs):
-        app.include_router(room.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(
         Gate,
         settings=settings,
         policy=policy,
-        keys=keys,
+        authenticator=Authenticator(policy, keys, TokenVerifier(policy, fetch=fetch_keys)),
+        admission=Admission(settings, policy, rates or _rates(settings)),
         recorder=services.recorder,
         metrics=services.metrics,
+        under_way=drain.request,
     )
     return app
+
+
+def _readiness(
+    settings: ServiceSettings,
+    engine: Engine,
+    detector: Detector,
+    audit: AuditLog,
+    recorder: Recorder,
+    releases: Releases,
+    drain: Drain,
+    further: Mapping[str, Check] | None,
+) -> Readiness:
+    def served() -> bool:
+        return any(name in releases or settings.serve_base_model for name in engine.models())
+
+    return Readiness(
+        {
+            "engine": lambda: bool(engine.models()),
+            "audit": lambda: recorder.available,
+            "release": served,
+            "detector": lambda: detector_works(detector),
+            "disk": lambda: disk_has(audit.path.parent, settings.min_free_disk_mib),
+            "accepting": lambda: not drain.begun,
+            **(further or {}),
+        }
+    )
+
+
+def _rates(settings: ServiceSettings) -> Rates:
+    if settings.redis_url is None:
+        return LocalRates()
+    from api.limits_redis import RedisRates
+
+    return RedisRates.connect(settings.redis_url.get_secret_value(), settings.redis_seconds)

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from policies.grants import Caller
+from policies.roles import Retention
+
 
 @dataclass
 class Call:
@@ -15,7 +18,9 @@ class Call:
         request_id: made here, never taken from the caller.
         operation: what the policy calls it; ``unknown`` until a route is reached.
         principal: who asks; empty until authenticated.
-        key_id, role: of the key that was used.
+        key_id, role, department: of the credential that was used.
+        caller: all that is known about who asks, for decisions.
+        retention: what the audit entry keeps of texts.
         release: id of the release that answers.
         outcome: ``ok`` or the code of the error that was answered.
         stream: whether the answer is streamed.
@@ -24,6 +29,7 @@ class Call:
         answer_entities: personal data that only the answer held, counted by type.
         prompt_tokens, completion_tokens: usage so far.
         audit_index: index of the entry that covers the answer.
+        ended: whether the entry about the end of a stream was written.
     """
 
     request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(16)}")
@@ -32,6 +38,9 @@ class Call:
     principal: str = ""
     key_id: str = ""
     role: str = ""
+    department: str = ""
+    caller: Caller | None = None
+    retention: Retention = "digests"
     release: str = ""
     outcome: str = "ok"
     stream: bool = False
@@ -41,6 +50,7 @@ class Call:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     audit_index: int | None = None
+    ended: bool = False
 
     @classmethod
     def of(cls, request: Request) -> "Call":

@@ -1,21 +1,30 @@
-"""One request's texts on their way to the engine, and its answer on the way back.
+"""One request on its way to the engine, and its answer on the way back.
 
 The only module of the service that speaks to the redaction engine. Everything here may take
 milliseconds of CPU: routes call it in a worker thread.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
-from api.answer import AnswerBlocked, AnswerGuard, Found
-from api.engines.base import Finished, FinishReason, TextDelta, Usage
+from api.answer import AnswerBlocked, AnswerGuard, Found, json_guarded, text_guarded
+from api.engines.base import (
+    Finished,
+    FinishReason,
+    Item,
+    TokenLogprob,
+    ToolCall,
+    ToolCalled,
+    Usage,
+)
 from api.errors import HttpError, invalid_request, permission_denied, unavailable
+from api.logprobs import Cut, aligned
 from policies.decisions import action_for
 from policies.model import Action, Policy
 from privacy.pii.detector import Detector
 from privacy.pii.entities import Span
-from privacy.pii.errors import LimitExceeded, RefusedEntity
+from privacy.pii.errors import CannotRedact, LimitExceeded, RefusedEntity
 from privacy.pii.leaks import find_new_personal_data
 from privacy.pii.scrub import irreversible
 from privacy.pii.session import RedactionSession
@@ -65,18 +74,41 @@ class Conversation:
         except Exception as error:
             fail(error)
 
+    def redact_body(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole request in OpenAI's form as the engine may see it. Raises as :meth:`redact`."""
+        try:
+            return self._session.redact_request(body)
+        except Exception as error:
+            fail(error)
+
     def counts(self) -> dict[str, int]:
         """Personal data found so far, by type."""
         return self._session.counts()
 
-    def answer(self, items: Iterator[TextDelta | Finished], lookahead: int) -> "Answer":
-        """Scan and restore what the engine says."""
-        return Answer(self._session, AnswerGuard(self._new, lookahead), items)
+    def originals(self) -> dict[str, dict[str, str]]:
+        """The way back, for sealing: personal data, never stored or logged."""
+        # The session has no public way to give its map away, on purpose; this is the one place
+        # that needs it, and what leaves here is encrypted.
+        assigned = self._session._map
+        return {
+            "placeholders": dict(assigned.placeholders),
+            "literals": dict(assigned.originals()._literals),
+            "numbers": dict(assigned._numbers),
+        }
 
-    def _new(self, text: str) -> list[Found]:
-        """Personal data in an answer that no text of the request brought, and what replaces it."""
+    def answers(self, items: Iterator[Item], lookahead: int, *, json: bool) -> "Answers":
+        """Scan and restore what the engine says. ``json``: its texts are JSON source."""
+        return Answers(self._session, self._scan, items, lookahead, json=json)
+
+    def _scan(self, texts: Sequence[str]) -> list[list[Found]]:
+        """Personal data of answers that no text of the request brought, and what replaces it."""
+        found = self._detector.detect_many(texts)
+        looked = _Looked(self._detector, dict(zip(texts, found, strict=True)))
+        return [self._new(text, looked) for text in texts]
+
+    def _new(self, text: str, looked: "_Looked") -> list[Found]:
         found = []
-        for span in find_new_personal_data(text, self._session, self._detector):
+        for span in find_new_personal_data(text, self._session, looked):
             action = action_for(self._policy, span.entity, "answer", self._role)
             if action == "allow":
                 continue
@@ -88,39 +120,101 @@ class Conversation:
         return found
 
 
-class Answer:
-    """The engine's answer as pieces of text that may leave: scanned, then restored.
+class _Looked:
+    """A detector that has looked already."""
 
-    After the iteration, ``finish_reason`` and ``usage`` are the engine's, ``text`` is all that
-    left and ``counts`` the new personal data that was taken out. While iterating, ``usage`` counts
-    what was generated so far.
+    def __init__(self, detector: Detector, found: Mapping[str, Sequence[Span]]) -> None:
+        self.entities = detector.entities
+        self.covers_names = detector.covers_names
+        self._found = found
+
+    def detect(self, text: str) -> tuple[Span, ...]:
+        """What was found in this text."""
+        return tuple(self._found[text])
+
+    def detect_many(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """What was found in these texts."""
+        return [self.detect(text) for text in texts]
+
+
+class Choice:
+    """One answer of several: what left of it so far."""
+
+    def __init__(self, guard: AnswerGuard) -> None:
+        self.guard = guard
+        self.raw: list[str] = []
+        self.left: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.finish_reason: FinishReason | None = None
+        self.logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All text that left so far."""
+        return "".join(self.left)
+
+
+Piece = tuple[int, str | ToolCall]
+"""Number of the answer, and what may leave of it: text, or a whole call."""
+
+
+class Answers:
+    """The engine's answers as pieces that may leave: scanned, then restored.
+
+    After the iteration, ``choices`` are whole and ``counts`` the new personal data that was taken
+    out. While iterating, ``usage`` counts what was generated so far.
+
+    Text leaves as it comes. JSON, and text whose log-probabilities were asked for, leaves when its
+    answer is complete: only then it is known what stands between which quotes, and which tokens
+    belong together.
     """
 
     def __init__(
         self,
         session: RedactionSession,
-        guard: AnswerGuard,
-        items: Iterator[TextDelta | Finished],
+        scan: Any,
+        items: Iterator[Item],
+        lookahead: int,
+        *,
+        json: bool,
     ) -> None:
-        self._restorer = session.stream_restorer()
-        self._guard = guard
+        self._session = session
+        self._scan = scan
         self._items = items
-        self._left: list[str] = []
+        self._lookahead = lookahead
+        self._json = json
+        self._restorers: dict[int, Any] = {}
+        self.choices: dict[int, Choice] = {}
         self.usage = Usage(0, 0)
-        self.finish_reason: FinishReason | None = None
-
-    @property
-    def text(self) -> str:
-        """All that left so far."""
-        return "".join(self._left)
+        self.hold = json
 
     @property
     def counts(self) -> dict[str, int]:
         """New personal data taken out so far, by type."""
-        return dict(self._guard.counts)
+        total: dict[str, int] = {}
+        for choice in self.choices.values():
+            for entity, count in choice.guard.counts.items():
+                total[entity] = total.get(entity, 0) + count
+        return total
 
-    def __iter__(self) -> Iterator[str]:
-        """Non-empty pieces.
+    def texts(self) -> list[str]:
+        """All that left so far, answer by answer, for its digest."""
+        return [
+            choice.text + "".join(call.arguments for call in choice.calls)
+            for _, choice in sorted(self.choices.items())
+        ]
+
+    def choice(self, index: int) -> Choice:
+        """The answer of this number."""
+        if index not in self.choices:
+            self.choices[index] = Choice(
+                AnswerGuard(lambda text: self._scan([text])[0], self._lookahead)
+            )
+            self._restorers[index] = self._session.stream_restorer()
+        return self.choices[index]
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Pieces that are not empty.
 
         Raises:
             HttpError: 503 when the scan fails: what is not scanned does not leave; 403 for new
@@ -129,24 +223,70 @@ class Answer:
         """
         for item in self._items:
             self.usage = item.usage
-            if isinstance(item, Finished):
-                self.finish_reason = item.finish_reason
-                yield from self._leave(self._scanned(None))
-                return
-            yield from self._leave(self._scanned(item.text))
+            choice = self.choice(item.index)
+            if isinstance(item, ToolCalled):
+                # What was said before a call leaves before it.
+                if not self.hold:
+                    yield from self._leave(item.index, self._rest(item.index, choice))
+                call = self._called(choice, item.call)
+                choice.calls.append(call)
+                yield item.index, call
+            elif isinstance(item, Finished):
+                choice.finish_reason = item.finish_reason
+                rest = self._whole(choice, item) if self.hold else self._rest(item.index, choice)
+                yield from self._leave(item.index, rest)
+            elif self.hold:
+                choice.raw.append(item.text)
+            else:
+                yield from self._leave(item.index, self._scanned(item.index, choice, item.text))
 
-    def _scanned(self, piece: str | None) -> str:
+    def _scanned(self, index: int, choice: Choice, piece: str) -> str:
         try:
-            if piece is not None:
-                return self._restorer.feed(self._guard.feed(piece))
-            return self._restorer.feed(self._guard.flush()) + self._restorer.flush()
+            made: str = self._restorers[index].feed(choice.guard.feed(piece))
+        except Exception as error:
+            fail(error)
+        return made
+
+    def _rest(self, index: int, choice: Choice) -> str:
+        try:
+            restorer = self._restorers[index]
+            made: str = restorer.feed(choice.guard.flush()) + restorer.flush()
+            self._restorers[index] = self._session.stream_restorer()
+        except Exception as error:
+            fail(error)
+        return made
+
+    def _called(self, choice: Choice, call: ToolCall) -> ToolCall:
+        try:
+            guarded = json_guarded(call.arguments, self._scan, choice.guard)
+            return ToolCall(call.id, call.name, self._session.restore_json(guarded))
         except Exception as error:
             fail(error)
 
-    def _leave(self, text: str) -> Iterator[str]:
+    def _whole(self, choice: Choice, end: Finished) -> str:
+        text = "".join(choice.raw)
+        try:
+            if self._json:
+                shown = self._session.restore_json(json_guarded(text, self._scan, choice.guard))
+                # JSON is told as one: what changed in it is not followed token by token.
+                cuts = [] if shown == text else [Cut(0, len(text), shown)]
+            else:
+                guarded, taken = text_guarded(text, self._scan([text])[0], choice.guard)
+                shown = self._session.restore(guarded)
+                cuts = [Cut(one.start, one.end, one.stand_in) for one in taken]
+                cuts += [
+                    Cut(start, stop, self._session.restore(text[start:stop]))
+                    for start, stop in self._session.covered(text)
+                ]
+            choice.logprobs = aligned(end.logprobs, text, cuts, shown)
+        except Exception as error:
+            fail(error)
+        return shown
+
+    def _leave(self, index: int, text: str) -> Iterator[Piece]:
         if text:
-            self._left.append(text)
-            yield text
+            self.choices[index].left.append(text)
+            yield index, text
 
 
 def fail(error: Exception) -> NoReturn:
@@ -168,6 +308,8 @@ def fail(error: Exception) -> NoReturn:
             "blocks; ask otherwise",
             code="answer_blocked",
         ) from None
+    if isinstance(error, CannotRedact):
+        raise invalid_request(str(error), code="unsupported_content") from None
     if isinstance(error, LimitExceeded):
         raise invalid_request(str(error), code="too_much_text") from None
     raise unavailable(

@@ -6,7 +6,8 @@
     ├── EngineError               the engine could not answer
     │   ├── UnknownModel          it serves no model of this name
     │   └── ContextTooLong        prompt and answer do not fit into the model's context
-    ├── InvalidKey                an API key that opens nothing (reason: for the audit log only)
+    ├── InvalidCredential         a credential that opens nothing (reason: for the audit log only)
+    │   └── InvalidKey            an API key that opens nothing
     ├── KeyRequestInvalid         a key cannot be created or revoked as asked
     └── HttpError                 an answer in OpenAI's error shape; the one place with HTTP codes
 
@@ -48,19 +49,31 @@ class ContextTooLong(EngineError):
         self.limit = limit
 
 
-class InvalidKey(ServiceError):
+class InvalidCredential(ServiceError):
+    """A key, token or certificate that opens nothing.
+
+    Attributes:
+        outcome: what the audit log says; every caller gets the same answer.
+        key_id: the public id where a key of the store was shown, else ``""``.
+    """
+
+    def __init__(self, outcome: str, key_id: str = "") -> None:
+        super().__init__(f"credential refused: {outcome}")
+        self.outcome = outcome
+        self.key_id = key_id
+
+
+class InvalidKey(InvalidCredential):
     """An API key that opens nothing.
 
     Attributes:
-        reason: ``missing``, ``malformed``, ``unknown``, ``revoked`` or ``expired``. It goes into
-            the audit log; every caller gets the same answer.
-        key_id: the public id where the key belongs to a row of the store, else ``""``.
+        reason: ``missing``, ``malformed``, ``unknown``, ``revoked``, ``expired`` or ``origin`` (not
+            from this network).
     """
 
     def __init__(self, reason: str, key_id: str = "") -> None:
-        super().__init__(f"API key refused: {reason}")
+        super().__init__(f"key_{reason}", key_id)
         self.reason = reason
-        self.key_id = key_id
 
 
 class KeyRequestInvalid(ServiceError):
@@ -114,10 +127,10 @@ def invalid_request(message: str, *, code: str, param: str | None = None) -> Htt
 
 
 def unauthenticated() -> HttpError:
-    """401, the same words whatever is wrong with the key."""
+    """401, the same words whatever is wrong with the key or token."""
     return HttpError(
         401,
-        "this request needs a valid API key: send it as `Authorization: Bearer im_...`",
+        "this request needs a valid API key or token: send it as `Authorization: Bearer ...`",
         kind="authentication_error",
         code="invalid_api_key",
         headers={"WWW-Authenticate": "Bearer"},
@@ -134,13 +147,15 @@ def not_found(message: str, *, code: str = "not_found", param: str | None = None
     return HttpError(404, message, kind="invalid_request_error", code=code, param=param)
 
 
-def too_many_requests(message: str, *, retry_after: int) -> HttpError:
+def too_many_requests(
+    message: str, *, retry_after: int, code: str = "rate_limit_exceeded"
+) -> HttpError:
     """429, with the seconds after which a new attempt can succeed."""
     return HttpError(
         429,
         message,
         kind="rate_limit_error",
-        code="rate_limit_exceeded",
+        code=code,
         headers={"Retry-After": str(retry_after)},
     )
 

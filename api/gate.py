@@ -5,41 +5,39 @@ and of code that fails. Under ``/v1`` an answer leaves only after its audit entr
 the entry cannot be appended, the answer is withheld and a 503 leaves in its place.
 """
 
-import json
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import anyio
 from anyio import to_thread
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.admission import Admission
+from api.authentication import Authenticator
+from api.bodies import read_body, replay
 from api.call import Call
-from api.errors import HttpError, InvalidKey, internal_error, unauthenticated, unavailable
-from api.keys import KeyStore
-from api.limits import RateLimiter
+from api.errors import HttpError, InvalidCredential, internal_error, unauthenticated
 from api.metrics import Metrics
+from api.outgoing import Outgoing, Withheld
 from api.recording import Recorder
 from api.settings import ServiceSettings
 from policies.model import Policy
 
 _log = logging.getLogger("api.access")
-_SECURITY_HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'self'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
 # Any word may stand where a method belongs; the log takes only those of HTTP.
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+_TOKEN_THREADS = 8
 
-
-class _Withheld(Exception):
-    """The answer was replaced; whoever still writes it may stop."""
+UnderWay = Callable[[str], AbstractContextManager[None]]
+"""Counts a request to a path while it is answered; raises HttpError where none may begin."""
 
 
 class Gate:
-    """Request id, authentication, limits, audit and access log for one application."""
+    """Request id, authentication, limits, deadline, audit and access log for one application."""
 
     def __init__(
         self,
@@ -47,18 +45,23 @@ class Gate:
         *,
         settings: ServiceSettings,
         policy: Policy,
-        keys: KeyStore,
+        authenticator: Authenticator,
+        admission: Admission,
         recorder: Recorder,
         metrics: Metrics,
+        under_way: UnderWay = lambda path: nullcontext(),
     ) -> None:
         self._app = app
         self._settings = settings
         self._policy = policy
-        self._keys = keys
+        self._authenticator = authenticator
+        self._admission = admission
         self._recorder = recorder
         self._metrics = metrics
-        self._requests = RateLimiter()
-        self._strangers = RateLimiter()
+        self._under_way = under_way
+        self._noting = anyio.CapacityLimiter(1)
+        self._judging_tokens = anyio.CapacityLimiter(_TOKEN_THREADS)
+        self._abandoned: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -68,15 +71,16 @@ class Gate:
         call = Call()
         scope.setdefault("state", {})["call"] = call
         recorded = _within(scope["path"], "/v1")
-        answer = _Answer(call, send, self._recorder if recorded else None)
+        answer = Outgoing(call, scope, send, self._settings, self._recorder if recorded else None)
         try:
-            if recorded or scope["path"] == "/metrics":
-                await self._admit(call, scope, answer)
-            body = await self._body(scope, receive)
-            await self._app(scope, _replay(body, receive), answer.send)
+            with self._under_way(scope["path"]):
+                places: AbstractContextManager[None] = nullcontext()
+                if recorded or scope["path"] == "/metrics":
+                    places = await self._admit(call, scope, answer)
+                await self._answer(call, scope, receive, answer, places)
         except HttpError as error:
             await answer.error(error)
-        except _Withheld:
+        except Withheld:
             pass
         except Exception as error:
             # Neither the text nor the frames of a foreign exception: both may quote a prompt.
@@ -84,6 +88,7 @@ class Gate:
             await answer.error(internal_error())
         finally:
             self._log_access(call, scope, answer.status)
+        await self._note_use(call)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,64 +96,132 @@ class Gate:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _admit(self, call: Call, scope: Scope, answer: "_Answer") -> None:
+    async def _admit(
+        self, call: Call, scope: Scope, answer: Outgoing
+    ) -> AbstractContextManager[None]:
+        """Let the caller in, within its limits; the places that its request takes.
+
+        Raises:
+            HttpError: it stays outside.
+        """
+        client = scope.get("client")
+        bearer = _bearer(scope)
         try:
-            key = await to_thread.run_sync(self._keys.authenticate, _bearer(scope))
-        except InvalidKey as refused:
-            # One bucket for all strangers: an address proves nothing behind a proxy.
-            limit = self._settings.failed_authentications_per_minute
+            caller = await to_thread.run_sync(
+                partial(
+                    self._authenticator.caller,
+                    bearer,
+                    scope["state"].get("certificate_names", ()),
+                    client[0] if client else None,
+                ),
+                # An issuer that hangs holds up who shows its tokens, and nobody else.
+                limiter=self._judging_tokens if "." in bearer else None,
+            )
+        except InvalidCredential as refused:
             try:
-                self._strangers.require("", limit)
+                self._admission.stranger()
             except HttpError:
                 answer.recorder = None
                 raise
             call.key_id = refused.key_id
-            call.outcome = f"key_{refused.reason}"
+            call.outcome = refused.outcome
             raise unauthenticated() from None
-        call.principal, call.key_id, call.role = key.principal, key.id, key.role
-        grants = self._policy.roles.get(key.role)
-        self._requests.require(key.id, grants.requests_per_minute if grants else 1)
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole request body.
-
-        Raises:
-            HttpError: 413 when it is too long, 408 when it does not arrive in time.
-        """
-        limit = self._settings.max_body_bytes
-        too_long = HttpError(
-            413,
-            f"the request body exceeds {limit} bytes",
-            kind="invalid_request_error",
-            code="body_too_large",
+        call.caller = caller
+        call.principal, call.role, call.department = (
+            caller.principal,
+            caller.role,
+            caller.department,
         )
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared[:20]) > limit:
-            raise too_long
-        chunks: list[bytes] = []
-        size = 0
+        # Who a token is of stands in the entry as the principal, once.
+        call.key_id = caller.credential.removesuffix(f":{caller.principal.partition(':')[2]}")
+        role = self._policy.roles.get(caller.role)
+        if role is not None:
+            call.retention = role.retention
+        return await self._admission.admit(caller, answer)
+
+    async def _answer(
+        self,
+        call: Call,
+        scope: Scope,
+        receive: Receive,
+        answer: Outgoing,
+        places: AbstractContextManager[None],
+    ) -> None:
+        """Run the application, for as long as it may take.
+
+        What is late is answered for here and goes on to its end unheard: a place is free only once
+        nothing works for it any more.
+        """
+        # Not the task is cancelled but this scope: it waits for threads, which cannot be stopped.
+        stop = anyio.CancelScope()
+        task = asyncio.ensure_future(self._run(call, scope, receive, answer, places, stop))
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
         try:
-            with anyio.fail_after(self._settings.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise HttpError(
-                            499, "the client left", kind="client_error", code="client_closed"
-                        )
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limit:
-                        raise too_long
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-        except TimeoutError:
-            raise HttpError(
-                408,
-                f"the request body did not arrive within {self._settings.body_seconds:g} s",
-                kind="invalid_request_error",
-                code="body_timeout",
-            ) from None
+            await asyncio.wait({task}, timeout=self._settings.request_seconds)
+            if not task.done() and answer.status:
+                await asyncio.wait({task}, timeout=self._settings.stream_seconds)
+        except asyncio.CancelledError:
+            stop.cancel()
+            raise
+        if task.done():
+            task.result()
+            return
+        call.outcome = "deadline_exceeded"
+        late = HttpError(
+            504,
+            f"there was no answer within {self._settings.request_seconds:g} s",
+            kind="server_error",
+            code="deadline_exceeded",
+        )
+        task.add_done_callback(_heard)
+        try:
+            await answer.late(late)
+        finally:
+            stop.cancel()
+
+    async def _run(
+        self,
+        call: Call,
+        scope: Scope,
+        receive: Receive,
+        answer: Outgoing,
+        places: AbstractContextManager[None],
+        stop: anyio.CancelScope,
+    ) -> None:
+        with stop, places:
+            try:
+                body = await read_body(scope, receive, self._settings)
+                await self._app(scope, replay(body, receive), answer.send)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._settle(call)
+
+    async def _settle(self, call: Call) -> None:
+        """What is known only at the end: how a stream ended, and what was used."""
+        if call.caller is None:
+            return
+        try:
+            if call.stream and call.audit_index is not None and not call.ended:
+                call.outcome = "aborted" if call.outcome == "ok" else call.outcome
+                await self._recorder.record_end(call)
+            await self._admission.used(call.caller, call.prompt_tokens + call.completion_tokens)
+        except Exception as error:
+            _log.error("%s is not settled: %s", call.request_id, type(error).__name__)
+
+    async def _note_use(self, call: Call) -> None:
+        """Note that a key was used: for information, so after the answer, and one at a time.
+
+        A database that another process keeps locked must not take the threads that answer.
+        """
+        if call.caller is None:
+            return
+        try:
+            await to_thread.run_sync(
+                self._authenticator.note_use, call.caller, limiter=self._noting
+            )
+        except Exception as error:
+            _log.warning("%s: use not noted: %s", call.request_id, type(error).__name__)
 
     def _log_access(self, call: Call, scope: Scope, status: int) -> None:
         seconds = time.monotonic() - call.started
@@ -160,92 +233,26 @@ class Gate:
         _log.info("%s %s %s %d %.3f", call.request_id, method, template, status, seconds)
 
 
-class _Answer:
-    """Stands between the application and the wire."""
-
-    def __init__(self, call: Call, send: Send, recorder: Recorder | None) -> None:
-        self.recorder = recorder
-        self.status = 0
-        self._call = call
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        """Pass a message on; record the call before the first one."""
-        if message["type"] == "http.response.start":
-            await self._record(message["status"])
-            message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
-            self.status = message["status"]
-        await self._send(message)
-
-    async def error(self, error: HttpError) -> None:
-        """Answer with an error, unless an answer has begun already."""
-        if self.status:
-            return
-        if self._call.outcome == "ok":
-            self._call.outcome = error.code
-        body = json.dumps(error.body()).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
-        ]
-        try:
-            await self.send(
-                {"type": "http.response.start", "status": error.status, "headers": headers}
-            )
-            await self.send({"type": "http.response.body", "body": body})
-        except _Withheld:
-            return
-
-    async def _record(self, status: int) -> None:
-        recorder, self.recorder = self.recorder, None
-        if recorder is None:
-            return
-        try:
-            with anyio.CancelScope(shield=True):
-                await recorder.record(self._call, status)
-        except Exception as error:
-            _log.error("%s has no audit entry: %s", self._call.request_id, type(error).__name__)
-            self._call.outcome = "audit_unavailable"
-            await self.error(
-                unavailable(
-                    "the audit log cannot record this call, so it is not answered",
-                    code="audit_unavailable",
-                )
-            )
-            raise _Withheld from None
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        found = [*_SECURITY_HEADERS, (b"x-request-id", self._call.request_id.encode())]
-        if self._call.release:
-            found.append((b"x-intramural-release", self._call.release.encode()))
-        if self._call.audit_index is not None:
-            found.append((b"x-intramural-audit-index", str(self._call.audit_index).encode()))
-        return found
-
-
 def _within(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
 
 
 def _bearer(scope: Scope) -> str:
-    """The token of ``Authorization: Bearer …``; ``""`` when there is none."""
+    """The token of ``Authorization: Bearer …``; ``""`` when there is none.
+
+    Of two such headers nobody can say which is meant; they are as good as a malformed key.
+    """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
+    if not values:
         return ""
-    scheme, _, token = values[0].decode("latin-1").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    text: str = values[0].decode("latin-1")
+    scheme, _, token = text.partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer":
+        return "-"
+    return token.strip()
 
 
-def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """A ``receive`` that gives the body once and then what the wire gives."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+def _heard(task: "asyncio.Task[None]") -> None:
+    # Its answer has been given; what it raises now concerns nobody.
+    if not task.cancelled():
+        task.exception()

@@ -1,15 +1,15 @@
 """From a valid body to an answer: decide, redact, generate, scan, restore, record.
 
-Shared by chat and plain completions. Nothing here leaves before its audit entry: the gate appends
-it when the response starts, and a stream appends a second one, with outcome and usage, before its
-last chunk.
+Shared by chat, plain completions and responses. Nothing here leaves before its audit entry: the
+gate appends it when the response starts, and a stream appends a second one, with outcome and usage,
+before its last chunk.
 """
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,11 @@ from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from api import asking
 from api.call import Call
-from api.conversation import Answer, Conversation
-from api.engines.base import Finished, GenerationRequest, Message, TextDelta
+from api.conversation import Answers, Conversation, Piece
+from api.engines.base import Engine, EngineBusy, GenerationRequest, Item, Unsupported, Usage
+from api.engines.held import Held
 from api.errors import (
     ContextTooLong,
     EngineError,
@@ -30,178 +32,192 @@ from api.errors import (
     invalid_request,
     unavailable,
 )
-from api.schemas import GenerationBody
 from api.services import Services
-from api.shapes import Shape, Writer
-from api.streaming import DONE, EventStream, event
+from api.shapes import Writer
+from api.streaming import EventStream
 
 _log = logging.getLogger(__name__)
+# What was said comes first, so that its values get the first numbers.
+_FIRST = ("messages", "instructions", "prompt", "input")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What the caller sent: ``messages``, or one plain ``text``."""
+class Wanted:
+    """What a route makes of its body.
 
-    messages: tuple[Message, ...] = ()
-    text: str | None = None
+    Attributes:
+        model: as the caller names it.
+        body: all that was sent, as JSON.
+        stream: whether the answer is to be streamed.
+        max_tokens: the bound that the caller names.
+        requests: the engine's requests, from the redacted body.
+        writer: writes the answer of the model of this id.
+    """
 
-    def pieces(self) -> list[str]:
-        """All texts, in order."""
-        return [self.text] if self.text is not None else [turn.content for turn in self.messages]
-
-    def with_pieces(self, pieces: Sequence[str]) -> "Prompt":
-        """The same with other texts."""
-        if self.text is not None:
-            return Prompt(text=pieces[0])
-        turns = zip(self.messages, pieces, strict=True)
-        return Prompt(tuple(Message(turn.role, text) for turn, text in turns))
+    model: str
+    body: Mapping[str, Any]
+    stream: bool
+    max_tokens: int | None
+    requests: Callable[[asking.Body, asking.Bounds], list[GenerationRequest]]
+    writer: Callable[[str], Writer]
 
 
-async def respond(
-    request: Request,
-    body: GenerationBody,
-    prompt: Prompt,
-    *,
-    max_tokens: int | None,
-    shape: Shape,
-) -> Response:
+def sent(body: Any) -> dict[str, Any]:
+    """A validated body as the JSON that was sent; what was left out, or null, is not in it."""
+    made = body.model_dump(mode="python", by_alias=True, exclude_none=True, exclude_unset=True)
+    return {key: made[key] for key in sorted(made, key=lambda key: key not in _FIRST)}
+
+
+async def respond(request: Request, wanted: Wanted) -> Response:
     """Answer a generation request.
 
     Raises:
         HttpError: it is refused, or could not be answered.
     """
     call, services = Call.of(request), Services.of(request)
-    if body.stream_options is not None and not body.stream:
+    if wanted.body.get("stream_options") and not wanted.stream:
         raise invalid_request(
             "stream_options is allowed only with stream: true",
             code="invalid_value",
             param="stream_options",
         )
-    model = services.model(body.model)
+    asking.check_tools(wanted.body)
+    model = services.model(wanted.model, call)
     call.release = model
-    call.stream = bool(body.stream)
-    services.decide(call, model=model, max_tokens=max_tokens)
+    call.stream = wanted.stream
+    services.decide(call, model=model, max_tokens=wanted.max_tokens)
     conversation = Conversation(services.detector, services.policy, call.role)
     asked = await to_thread.run_sync(
-        partial(_redacted, services, call, conversation, body, prompt, model, max_tokens)
+        partial(_redacted, services, call, conversation, wanted, model)
     )
-    writer = Writer(shape, model)
+    writer = wanted.writer(model)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(services.slots.one())
-        items = await to_thread.run_sync(_engine_stream, services, asked)
+        with services.metrics.stage("queue"):
+            await stack.enter_async_context(services.slots.one())
+        items = await to_thread.run_sync(
+            _engine_stream, services.engine, asked, limiter=services.engine_threads
+        )
+        items = Held(items, services.metrics.began("engine"))
         # A whole answer is scanned as a whole, a stream as it comes.
-        lookahead = services.settings.lookahead_chars if body.stream else sys.maxsize
-        answer = conversation.answer(items, lookahead)
-        if not body.stream:
-            return await _whole(services, call, answer, items, writer)
-        events = _events(services, call, answer, items, writer, with_usage=body.wants_usage())
+        lookahead = services.settings.lookahead_chars if wanted.stream else sys.maxsize
+        answers = conversation.answers(items, lookahead, json=asked[0].json is not None)
+        answers.hold = answers.hold or asked[0].logprobs is not None
+        if not wanted.stream:
+            return await _whole(services, call, answers, items, writer)
+        events = _events(services, call, answers, items, writer)
         # From here on the response owns the slot.
         return EventStream(events, stack.pop_all())
 
 
 def _redacted(
-    services: Services,
-    call: Call,
-    conversation: Conversation,
-    body: GenerationBody,
-    prompt: Prompt,
-    model: str,
-    max_tokens: int | None,
-) -> GenerationRequest:
-    """The request as the engine may see it; digests and counts go into the call."""
-    sent, stop = prompt.pieces(), body.stop_strings()
-    call.digests["prompt_sent"] = services.recorder.digest(sent)
+    services: Services, call: Call, conversation: Conversation, wanted: Wanted, model: str
+) -> list[GenerationRequest]:
+    """The requests as the engine may see them; digests and counts go into the call."""
+    call.digests["prompt_sent"] = services.recorder.digest(asking.said(wanted.body))
     try:
-        redacted = conversation.redact([*sent, *stop])
+        with services.metrics.stage("redact"):
+            redacted = conversation.redact_body(wanted.body)
     finally:
         call.entities = conversation.counts()
-    pieces = redacted[: len(sent)]
-    call.digests["prompt_seen"] = services.recorder.digest(pieces)
-    seen = prompt.with_pieces(pieces)
-    bound = services.policy.role(call.role).max_tokens
-    return GenerationRequest(
-        model=model,
-        messages=seen.messages,
-        prompt=seen.text,
-        max_tokens=max_tokens or min(bound, services.settings.default_max_tokens),
-        fit=max_tokens is None,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        stop=tuple(redacted[len(sent) :]),
-        seed=body.seed,
+    call.digests["prompt_seen"] = services.recorder.digest(asking.said(redacted))
+    role = services.policy.role(call.role)
+    bounds = asking.Bounds(
+        model,
+        wanted.max_tokens or min(role.max_tokens, services.settings.default_max_tokens),
+        fit=wanted.max_tokens is None,
+        max_context=role.max_context,
     )
+    return wanted.requests(redacted, bounds)
 
 
-def _engine_stream(services: Services, asked: GenerationRequest) -> Iterator[TextDelta | Finished]:
+def _engine_stream(engine: Engine, asked: Sequence[GenerationRequest]) -> Iterator[Item]:
     try:
-        return services.engine.stream(asked)
+        # The first one now, so that what is wrong with it is told before anything was answered.
+        first = engine.stream(asked[0])
     except Exception as error:
-        raise _translated(error) from None
+        raise translated(error) from None
+    return _one_after_another(engine, first, asked)
+
+
+def _one_after_another(
+    engine: Engine, first: Iterator[Item], asked: Sequence[GenerationRequest]
+) -> Iterator[Item]:
+    """The answers of several requests as those of one: numbered through, their usage summed."""
+    before = Usage(0, 0)
+    for number, request in enumerate(asked):
+        items = engine.stream(request) if number else first
+        last = Usage(0, 0)
+        try:
+            for item in items:
+                last = item.usage
+                _check_context(request, last)
+                usage = Usage(
+                    before.prompt_tokens + last.prompt_tokens,
+                    before.completion_tokens + last.completion_tokens,
+                )
+                yield replace(item, usage=usage, index=item.index + number * request.n)
+        finally:
+            _close(items)
+        before = Usage(
+            before.prompt_tokens + last.prompt_tokens,
+            before.completion_tokens + last.completion_tokens,
+        )
+
+
+def _check_context(request: GenerationRequest, usage: Usage) -> None:
+    """An engine that cannot keep to the role's bound is stopped where it passes it."""
+    limit = request.max_context
+    if limit is not None and usage.prompt_tokens + usage.completion_tokens > request.n * limit:
+        raise ContextTooLong(usage.prompt_tokens, request.max_tokens, limit)
 
 
 async def _whole(
-    services: Services,
-    call: Call,
-    answer: Answer,
-    items: Iterator[TextDelta | Finished],
-    writer: Writer,
+    services: Services, call: Call, answers: Answers, items: Iterator[Item], writer: Writer
 ) -> Response:
     try:
-        await to_thread.run_sync(_drain, answer)
+        await to_thread.run_sync(_drain, answers, limiter=services.engine_threads)
     except Exception as error:
-        raise _translated(error) from None
+        raise translated(error) from None
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(_close, items)
-        _note(services, call, answer)
-    return JSONResponse(writer.whole(answer.text, answer.finish_reason or "stop", answer.usage))
+        _note(services, call, answers)
+    return JSONResponse(writer.whole(answers))
 
 
 async def _events(
-    services: Services,
-    call: Call,
-    answer: Answer,
-    items: Iterator[TextDelta | Finished],
-    writer: Writer,
-    *,
-    with_usage: bool,
+    services: Services, call: Call, answers: Answers, items: Iterator[Item], writer: Writer
 ) -> AsyncGenerator[bytes]:
-    """The chunks of a stream, then the second audit entry, then the end."""
-    extra: dict[str, Any] = {"usage": None} if with_usage else {}
-    pieces = iter(answer)
+    """The events of a stream, then the second audit entry, then the end."""
+    pieces = iter(answers)
     refusal: HttpError | None = None
     recorded = False
     call.outcome = "aborted"  # unless the end is reached
     try:
-        opening = writer.opening(extra)
-        if opening is not None:
-            yield event(opening)
-        while (piece := await to_thread.run_sync(_next, pieces)) is not None:
-            yield event(writer.piece(piece, extra))
+        for data in writer.start():
+            yield data
+        while (
+            piece := await to_thread.run_sync(_next, pieces, limiter=services.engine_threads)
+        ) is not None:
+            for data in writer.piece(*piece):
+                yield data
         call.outcome = "ok"
     except Exception as error:
-        refusal = _translated(error)
+        refusal = translated(error)
         call.outcome = refusal.code
     finally:
-        recorded = await _end(services, call, answer, items)
+        recorded = await _end(services, call, answers, items)
     if not recorded:
         refusal = unavailable("the audit log cannot record this call", code="audit_unavailable")
-    if refusal is not None:
-        yield event(refusal.body())
-        return
-    yield event(writer.finish(answer.finish_reason or "stop", extra))
-    if with_usage:
-        yield event(writer.usage(answer.usage))
-    yield DONE
+    for data in writer.end(answers) if refusal is None else writer.failed(refusal):
+        yield data
 
 
-async def _end(
-    services: Services, call: Call, answer: Answer, items: Iterator[TextDelta | Finished]
-) -> bool:
+async def _end(services: Services, call: Call, answers: Answers, items: Iterator[Item]) -> bool:
     """Stop the engine and record how the stream ended; False when that cannot be recorded."""
     with anyio.CancelScope(shield=True):
         await to_thread.run_sync(_close, items)
-        _note(services, call, answer)
+        _note(services, call, answers)
         try:
             await services.recorder.record_end(call)
         except Exception as error:
@@ -210,34 +226,40 @@ async def _end(
     return True
 
 
-def _note(services: Services, call: Call, answer: Answer) -> None:
-    call.digests["answer"] = services.recorder.digest([answer.text])
-    call.answer_entities = answer.counts
-    call.prompt_tokens = answer.usage.prompt_tokens
-    call.completion_tokens = answer.usage.completion_tokens
+def _note(services: Services, call: Call, answers: Answers) -> None:
+    call.digests["answer"] = services.recorder.digest(answers.texts() or [""])
+    call.answer_entities = answers.counts
+    call.prompt_tokens = answers.usage.prompt_tokens
+    call.completion_tokens = answers.usage.completion_tokens
 
 
-def _drain(answer: Answer) -> None:
-    for _ in answer:
+def _drain(answers: Answers) -> None:
+    for _ in answers:
         pass
 
 
-def _next(pieces: Iterator[str]) -> str | None:
+def _next(pieces: Iterator[Piece]) -> Piece | None:
     return next(pieces, None)
 
 
-def _close(items: Iterator[TextDelta | Finished]) -> None:
+def _close(items: Iterator[Item]) -> None:
     close = getattr(items, "close", None)
     if close is not None:
         close()
 
 
-def _translated(error: Exception) -> HttpError:
+def translated(error: Exception) -> HttpError:
     """What the caller is told when the engine or the scan fails."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, ContextTooLong):
         return invalid_request(str(error), code="context_length_exceeded")
+    if isinstance(error, Unsupported):
+        return invalid_request(str(error), code="unsupported_feature", param=error.field)
+    if isinstance(error, EngineBusy):
+        return unavailable(
+            "the model engine is busy", code="engine_busy", retry_after=error.retry_after
+        )
     if isinstance(error, UnknownModel):
         return unavailable(
             "the model was just replaced; send again", code="model_replaced", retry_after=1

@@ -1,10 +1,10 @@
 """API keys: shown once, stored as keyed digests, revoked with effect on the next request.
 
-The store is a chain of events, never updated: ``created`` and ``revoked``. A key reads
+The store is a chain of events, never updated: ``created``, ``retired`` and ``revoked``. A key reads
 ``im_<id>_<secret>``; its id (public, in lists and audit entries) finds the event, the secret holds
 256 random bits. What is stored is HMAC-SHA256 (RFC 2104) over the whole key *and* its principal,
-role and expiry, under a server secret in a file of its own: a stolen database opens nothing, and a
-role or expiry changed in the database makes the key unknown.
+role, expiry, name and scope, under a server secret in a file of its own: a stolen database opens
+nothing, and a role, expiry or scope changed in the database makes the key unknown.
 """
 
 import base64
@@ -12,16 +12,18 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from api.errors import InvalidKey, KeyRequestInvalid
-from api.keys_table import EMPTY, Event, append, events, schema
+from api.keys_scope import Scope
+from api.keys_table import EMPTY, Event, append, events, note_use, schema, uses
 from privacy.canonical import canonical_json
 from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
@@ -31,11 +33,17 @@ _KEY = re.compile(r"im_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _ROLE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SECRET_BYTES = 32
+_USE_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is known about a key; never its secret. Times are in UTC."""
+    """What is known about a key; never its secret. Times are in UTC.
+
+    ``name`` is shared by a key and those that it is rotated into. ``expires`` is the earlier of the
+    expiry it was made with and the end of its overlap with the next key. ``used`` is exact to a
+    minute, and only filled in lists.
+    """
 
     id: str
     principal: str
@@ -43,12 +51,22 @@ class ApiKey:
     created: datetime
     expires: datetime | None
     revoked: datetime | None
+    name: str = ""
+    scope: Scope = field(default_factory=Scope)
+    used: datetime | None = None
 
     def state(self, now: datetime) -> str:
         """``active``, ``revoked`` or ``expired``."""
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= now else "active"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    key: ApiKey
+    tag: str
+    made_until: str  # what the tag covers, whatever was retired later
 
 
 class KeyStore:
@@ -83,13 +101,32 @@ class KeyStore:
             error=KeyRequestInvalid,
         )
         self._database = Database(path, signing_key, schema(), empty=EMPTY, exclusive=False)
+        self._noted: dict[str, datetime] = {}
+        self._using = threading.Lock()
+        self._closed = False
 
     def close(self) -> None:
         """Let go of the database."""
-        self._database.close()
+        with self._using:
+            self._closed = True
+            self._database.close()
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for another use of the server secret, the same in every replica.
+
+        HMAC-SHA256 as a pseudorandom function of the purpose (NIST SP 800-108r1, section 4.1).
+        """
+        label = canonical_json(["intramural/derived", purpose])
+        return hmac.digest(self._secret, label, hashlib.sha256)
 
     def create(
-        self, principal: str, role: str, expires: datetime | None = None
+        self,
+        principal: str,
+        role: str,
+        expires: datetime | None = None,
+        *,
+        name: str = "",
+        scope: Scope | None = None,
     ) -> tuple[str, ApiKey]:
         """Make a key: its text, which nobody can show again, and what is kept about it.
 
@@ -97,9 +134,10 @@ class KeyStore:
         not here.
 
         Raises:
-            KeyRequestInvalid: a malformed principal or role, or an expiry that is not in the future.
+            KeyRequestInvalid: a malformed principal, role or name, a name that is in use, or an
+                expiry that is not in the future.
         """
-        now = self._clock().astimezone(UTC).replace(microsecond=0)
+        now = self._now()
         if not _PRINCIPAL.fullmatch(principal):
             raise KeyRequestInvalid(
                 f"principal {principal!r} must be 1 to 64 letters, digits or ._@- "
@@ -107,29 +145,59 @@ class KeyStore:
             )
         if not _ROLE.fullmatch(role):
             raise KeyRequestInvalid(f"role {role!r} must match [a-z][a-z0-9_]{{0,39}}")
-        if expires is not None:
-            if expires.tzinfo is None:
-                raise KeyRequestInvalid(f"expires={expires.isoformat()} needs a time zone")
-            expires = expires.astimezone(UTC).replace(microsecond=0)
-            if expires <= now:
-                raise KeyRequestInvalid(f"expires={expires.isoformat()} is not in the future")
-        secret = base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
-        key = ApiKey(secrets.token_hex(8), principal, role, now, expires, None)
-        text = f"im_{key.id}_{secret}"
-        with self._database.write() as connection:
-            append(
-                connection,
-                Event(
-                    "created",
-                    key.id,
-                    principal,
-                    role,
-                    _text(now),
-                    _text(expires),
-                    self._tag(text, key),
-                ),
+        if name and not _PRINCIPAL.fullmatch(name):
+            raise KeyRequestInvalid(
+                f"name {name!r} must be 1 to 64 letters, digits or ._@- "
+                "and begin with a letter or digit"
             )
-        return text, key
+        until = _until(expires, now)
+        made = ApiKey(
+            secrets.token_hex(8), principal, role, now, until, None, name, scope or Scope()
+        )
+        with self._database.write() as connection:
+            if name and _named(_keys(events(connection)), name, now):
+                raise KeyRequestInvalid(
+                    f"there is an active key named {name!r}; rotate it, or choose another name"
+                )
+            text = self._add(connection, made)
+        return text, made
+
+    def rotate(
+        self, name: str, overlap: timedelta, expires: datetime | None = None
+    ) -> tuple[str, ApiKey, list[ApiKey]]:
+        """A new key in place of the active ones of this name, or of the one with this id.
+
+        It has their principal, role and scope. They go on to work for ``overlap`` and not longer:
+        both facts become durable together.
+
+        Returns:
+            The text and the new key, then the retired ones.
+
+        Raises:
+            KeyRequestInvalid: there is no active key of this name, or the overlap is negative.
+        """
+        now = self._now()
+        if overlap < timedelta(0):
+            raise KeyRequestInvalid(f"overlap={overlap} must not be negative")
+        until = _until(expires, now)
+        end = now + overlap
+        with self._database.write() as connection:
+            stored = _keys(events(connection))
+            found = _named(stored, name, now)
+            if not found:
+                raise KeyRequestInvalid(
+                    f"there is no active key with the name or id {name!r}; list shows them all"
+                )
+            last = found[-1]
+            made = replace(last, id=secrets.token_hex(8), created=now, expires=until, revoked=None)
+            text = self._add(connection, made)
+            for old in found:
+                append(connection, Event("retired", old.id, at=_text(now), expires=_text(end)))
+        retired = [
+            replace(old, expires=end if old.expires is None else min(old.expires, end))
+            for old in found
+        ]
+        return text, made, retired
 
     def revoke(self, key_id: str) -> ApiKey:
         """Make a key useless from the next request on; durable once this returns.
@@ -137,24 +205,27 @@ class KeyStore:
         Raises:
             KeyRequestInvalid: there is no such key. Revoking twice is fine.
         """
-        now = self._clock().astimezone(UTC).replace(microsecond=0)
+        now = self._now()
         with self._database.write() as connection:
-            found = self._find(connection, key_id)
+            found = _keys(events(connection, key_id)).get(key_id)
             if found is None:
                 raise KeyRequestInvalid(f"there is no key with id {key_id!r}; list shows them all")
-            key, _ = found
-            if key.revoked is not None:
-                return key
-            append(connection, Event("revoked", key_id, "", "", _text(now), "", ""))
-        return replace(key, revoked=now)
+            if found.key.revoked is not None:
+                return found.key
+            append(connection, Event("revoked", key_id, at=_text(now)))
+        return replace(found.key, revoked=now)
 
     def list(self) -> list[ApiKey]:
         """All keys that ever were, oldest first."""
         with self._database.read() as connection:
-            return [key for key, _ in _keys(events(connection)).values()]
+            used = uses(connection)
+            return [
+                replace(key, used=_time(used[key.id]) if key.id in used else None)
+                for key in (stored.key for stored in _keys(events(connection)).values())
+            ]
 
-    def authenticate(self, text: str) -> ApiKey:
-        """The key that this text is.
+    def authenticate(self, text: str, origin: str | None = None) -> ApiKey:
+        """The key that this text is, shown by a caller at the address ``origin``.
 
         Raises:
             InvalidKey: with its reason; each takes the same comparisons.
@@ -165,38 +236,110 @@ class KeyStore:
         if match is None:
             raise InvalidKey("malformed")
         with self._database.read() as connection:
-            found = self._find(connection, match[1])
+            found = _keys(events(connection, match[1])).get(match[1])
         nobody = ApiKey(match[1], "", "", datetime.fromtimestamp(0, UTC), None, None)
-        key, tag = found or (nobody, "0" * 64)
-        if not hmac.compare_digest(self._tag(text, key), tag) or found is None:
+        stored = found or _Stored(nobody, "0" * 64, "")
+        tag = self._tag(text, stored.key, stored.made_until)
+        if not hmac.compare_digest(tag, stored.tag) or found is None:
             raise InvalidKey("unknown")
-        state = key.state(self._clock())
+        state = stored.key.state(self._clock())
         if state != "active":
-            raise InvalidKey(state, key.id)
-        return key
+            raise InvalidKey(state, stored.key.id)
+        if not stored.key.scope.admits(origin):
+            raise InvalidKey("origin", stored.key.id)
+        return stored.key
 
-    def _tag(self, text: str, key: ApiKey) -> str:
-        bound = canonical_json(
-            [text, key.principal, key.role, _text(key.created), _text(key.expires)]
+    def note_use(self, key_id: str) -> None:
+        """Note that a key was used, at most once a minute.
+
+        Raises:
+            StoreBusy: another process kept the database locked for long.
+        """
+        now = self._now()
+        before = self._noted.get(key_id)
+        if before is not None and abs((now - before).total_seconds()) < _USE_SECONDS:
+            return
+        # What is noted late, by a thread of a service that ends, must not follow the seal.
+        with self._using:
+            if self._closed:
+                return
+            self._noted[key_id] = now
+            with self._database.write() as connection:
+                note_use(connection, key_id, _text(now))
+
+    def _add(self, connection: Connection, key: ApiKey) -> str:
+        secret = base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
+        text = f"im_{key.id}_{secret}"
+        until = _text(key.expires)
+        append(
+            connection,
+            Event(
+                "created",
+                key.id,
+                principal=key.principal,
+                role=key.role,
+                at=_text(key.created),
+                expires=until,
+                tag=self._tag(text, key, until),
+                name=key.name,
+                scope=key.scope.text(),
+            ),
         )
-        return hmac.digest(self._secret, bound, hashlib.sha256).hex()
+        return text
 
-    def _find(self, connection: Connection, key_id: str) -> tuple[ApiKey, str] | None:
-        return _keys(events(connection, key_id)).get(key_id)
+    def _tag(self, text: str, key: ApiKey, until: str) -> str:
+        bound = [text, key.principal, key.role, _text(key.created), until]
+        if key.name or key.scope.text():  # keys from before had neither
+            bound += [key.name, key.scope.text()]
+        return hmac.digest(self._secret, canonical_json(bound), hashlib.sha256).hex()
+
+    def _now(self) -> datetime:
+        return self._clock().astimezone(UTC).replace(microsecond=0)
 
 
-def _keys(history: Any) -> dict[str, tuple[ApiKey, str]]:
-    """Keys with their tags, by id, from their events in order."""
-    found: dict[str, tuple[ApiKey, str]] = {}
+def _keys(history: Iterable[Any]) -> dict[str, _Stored]:
+    """Keys by id, from their events in order."""
+    found: dict[str, _Stored] = {}
     for event in history:
         if event.kind == "created":
-            created, expires = _time(event.at), _time(event.expires) if event.expires else None
-            key = ApiKey(event.key_id, event.principal, event.role, created, expires, None)
-            found[event.key_id] = (key, event.tag)
+            key = ApiKey(
+                event.key_id,
+                event.principal,
+                event.role,
+                _time(event.at),
+                _time(event.expires) if event.expires else None,
+                None,
+                event.name,
+                Scope.parse(event.scope),
+            )
+            found[event.key_id] = _Stored(key, event.tag, event.expires)
+            continue
+        stored = found[event.key_id]
+        if event.kind == "retired":
+            ends = [_time(event.expires)]
+            ends += [] if stored.key.expires is None else [stored.key.expires]
+            changed = replace(stored.key, expires=min(ends))
         else:
-            key, tag = found[event.key_id]
-            found[event.key_id] = (replace(key, revoked=_time(event.at)), tag)
+            changed = replace(stored.key, revoked=_time(event.at))
+        found[event.key_id] = replace(stored, key=changed)
     return found
+
+
+def _named(stored: dict[str, _Stored], name: str, now: datetime) -> list[ApiKey]:
+    """The active keys of this name or id, oldest first."""
+    keys = [each.key for each in stored.values()]
+    return [key for key in keys if name in (key.name, key.id) and key.state(now) == "active"]
+
+
+def _until(expires: datetime | None, now: datetime) -> datetime | None:
+    if expires is None:
+        return None
+    if expires.tzinfo is None:
+        raise KeyRequestInvalid(f"expires={expires.isoformat()} needs a time zone")
+    until = expires.astimezone(UTC).replace(microsecond=0)
+    if until <= now:
+        raise KeyRequestInvalid(f"expires={until.isoformat()} is not in the future")
+    return until
 
 
 def _text(moment: datetime | None) -> str:

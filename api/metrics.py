@@ -4,9 +4,15 @@ Counts by entity type and by operation still tell how the service is used, so ``
 key whose role has the operation ``metrics``.
 """
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
@@ -16,6 +22,10 @@ from api.call import Call
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+Stage = Literal["redact", "queue", "engine", "audit"]
+"""Where time goes: finding and replacing personal data, waiting for a slot, the engine until its
+last item, and until an audit entry is durable (the lag of the log)."""
 
 
 class Metrics:
@@ -50,10 +60,44 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._refusals = Counter(
+            "intramural_refusals",
+            "Requests that were not answered as asked, by operation and code of the error.",
+            ["operation", "code"],
+            registry=self._registry,
+        )
+        self._stages = Histogram(
+            "intramural_stage_seconds",
+            "Time in a stage of an answer: redact, queue, engine, audit.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Tell a value that is asked for at each scrape, as ``intramural_<name>``."""
+        Gauge(f"intramural_{name}", text, registry=self._registry).set_function(value)
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Measure what is inside the block, also where it fails."""
+        ended = self.began(name)
+        try:
+            yield
+        finally:
+            ended()
+
+    def began(self, name: Stage) -> Callable[[], None]:
+        """A stage begins; call what this gives when it ends."""
+        at = time.monotonic()
+        return lambda: self._stages.labels(name).observe(time.monotonic() - at)
+
     def answered(self, call: Call, status: int, seconds: float) -> None:
         """Count one request; ``status`` 0 means that the client left before an answer."""
         self._requests.labels(call.operation, str(status)).inc()
         self._seconds.labels(call.operation).observe(seconds)
+        if call.outcome != "ok":
+            self._refusals.labels(call.operation, call.outcome).inc()
         self._tokens.labels("prompt").inc(call.prompt_tokens)
         self._tokens.labels("completion").inc(call.completion_tokens)
         for where, counts in (("request", call.entities), ("answer", call.answer_entities)):

@@ -6,7 +6,8 @@ stream, ``ended`` after its last text.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from anyio import to_thread
@@ -18,9 +19,15 @@ from privacy.canonical import canonical_json
 
 
 class Recorder:
-    """Appends what happened with a call."""
+    """Appends what happened with a call; ``measured`` stands around each append."""
 
-    def __init__(self, audit: AuditLog, policy_digest: str) -> None:
+    def __init__(
+        self,
+        audit: AuditLog,
+        policy_digest: str,
+        measured: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._measured = measured
         self._audit = audit
         self._policy_digest = policy_digest
 
@@ -45,13 +52,14 @@ class Recorder:
         call.audit_index = await self._append(call, phase, {"status": status})
 
     async def record_end(self, call: Call) -> None:
-        """Append how a stream ended.
+        """Append how a stream ended, with what it used until then.
 
         Raises:
             PrivacyError: it was not appended.
         """
         data: dict[str, Any] = {} if call.audit_index is None else {"started_at": call.audit_index}
         await self._append(call, "ended", data)
+        call.ended = True
 
     async def _append(self, call: Call, phase: str, data: dict[str, Any]) -> int:
         entry = AuditEntry.now(
@@ -67,7 +75,7 @@ class Recorder:
                 "role": call.role,
                 "release": call.release,
                 "policy": self._policy_digest,
-                "digests": dict(call.digests),
+                "digests": dict(call.digests) if call.retention == "digests" else {},
                 "entities": dict(call.entities),
                 "answer_entities": dict(call.answer_entities),
                 "prompt_tokens": call.prompt_tokens,
@@ -75,5 +83,6 @@ class Recorder:
                 "milliseconds": int(1000 * (time.monotonic() - call.started)),
             },
         )
-        appended = await to_thread.run_sync(self._audit.append, entry)
+        with self._measured():
+            appended = await to_thread.run_sync(self._audit.append, entry)
         return appended.index

@@ -1,7 +1,8 @@
-"""Runs an application with uvicorn: in the foreground, or in a thread beside other work."""
+"""Runs an application with uvicorn, in a thread beside other work."""
 
 import logging
 import socket
+import ssl
 import threading
 from types import TracebackType
 from typing import Self
@@ -9,24 +10,36 @@ from typing import Self
 import uvicorn
 from fastapi import FastAPI
 
+from api.connection import bounded
+from api.draining import Drain
 from api.errors import ServiceError
+from api.settings import ServiceSettings, TlsSettings
 
-_GRACE_SECONDS = 10
+_GRACE_SECONDS = 5
+"""For what is left once the answers under way had their time: to record how they ended."""
 
 
 class ServerFailed(ServiceError):
     """The server did not start or did not stop in time."""
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; answers under way get ten seconds to end.
+def check_tls(tls: TlsSettings) -> None:
+    """Load the certificates as the server would.
 
     Raises:
-        ServerFailed: the address cannot be used.
+        ServerFailed: one of them cannot be used.
     """
-    listener = _listen(host, port)
-    with listener:
-        uvicorn.Server(_config(app)).run(sockets=[listener])
+    if tls.certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # A key with a passphrase would ask for it at a terminal that nobody watches.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unusable"
+        raise ServerFailed(f"tls: certificate, key or client_ca cannot be used: {reason}") from None
 
 
 class BackgroundServer:
@@ -36,16 +49,27 @@ class BackgroundServer:
         base_url: such as ``http://127.0.0.1:40123``; accepts requests once the block is entered.
     """
 
-    def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: ServiceSettings | None = None,
+    ) -> None:
         self._listener = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
-        self.base_url = f"http://{shown}:{self._listener.getsockname()[1]}"
-        self._server = _Announcing(_config(app))
+        scheme = "https" if settings is not None and settings.tls.certificate else "http"
+        self.base_url = f"{scheme}://{shown}:{self._listener.getsockname()[1]}"
+        self._server = _Announcing(_config(app, settings))
+        services = getattr(app.state, "services", None)
+        self._drain = services.drain if services is not None else Drain()
+        self._drain_seconds = (settings or ServiceSettings()).drain_seconds
         self._thread = threading.Thread(
             target=self._server.run, args=([self._listener],), name="intramural-api", daemon=True
         )
 
     def __enter__(self) -> Self:
+        self._drain.reopen()
         self._thread.start()
         self._server.ready.wait()
         if not self._server.started:
@@ -62,14 +86,20 @@ class BackgroundServer:
         self.close()
 
     def close(self) -> None:
-        """Stop accepting, let answers under way end, and free the port.
+        """Begin nothing new, let answers under way end, and free the port.
+
+        New requests get 503 with ``Retry-After`` meanwhile. What has not ended after
+        ``drain_seconds`` breaks off, and is recorded as such.
 
         Raises:
-            ServerFailed: the server did not stop within twice the time that answers get.
+            ServerFailed: the server did not stop.
         """
+        if self._thread.is_alive() and not self._server.should_exit:
+            self._drain.begin()
+            self._drain.wait(self._drain_seconds)
         self._server.should_exit = True
         if self._thread.is_alive():
-            self._thread.join(2 * _GRACE_SECONDS)
+            self._thread.join(4 * _GRACE_SECONDS)
         self._listener.close()
         if self._thread.is_alive():
             raise ServerFailed("the service did not stop in time")
@@ -93,7 +123,11 @@ class _Announcing(uvicorn.Server):
             self.ready.set()
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _config(app: FastAPI, settings: ServiceSettings | None) -> uvicorn.Config:
+    settings = settings or ServiceSettings()
+    tls = settings.tls
+    check_tls(tls)
+    required = ssl.CERT_REQUIRED if tls.client_certificate_required else ssl.CERT_OPTIONAL
     # uvicorn's access log writes paths with their queries; the gate writes one without. Switching
     # it off by `access_log` leaves it on for whoever attaches a handler to it by name.
     logging.getLogger("uvicorn.access").disabled = True
@@ -104,6 +138,14 @@ def _config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ws="none",
+        http=bounded(settings),
+        # By default uvicorn would believe whatever comes over the loopback interface.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        ssl_ca_certs=None if tls.client_ca is None else str(tls.client_ca),
+        ssl_cert_reqs=ssl.CERT_NONE if tls.client_ca is None else required,
     )
 
 

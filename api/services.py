@@ -1,22 +1,35 @@
 """What the routes work with, wired once by :func:`api.app.create_app`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from api.call import Call
+from api.draining import Drain
 from api.engines.base import Engine
-from api.errors import HttpError, invalid_request, not_found, permission_denied
+from api.errors import (
+    HttpError,
+    invalid_request,
+    not_found,
+    permission_denied,
+    unauthenticated,
+    unavailable,
+)
 from api.limits import Slots
 from api.metrics import Metrics
+from api.readiness import Readiness
 from api.recording import Recorder
+from api.releases import Releases
+from api.sealing import Sealer
 from api.settings import ServiceSettings
-from policies.decisions import Decision, decide_call
+from api.usage import UsageTable
+from policies.decisions import Decision
+from policies.grants import Caller, decide_caller
 from policies.model import Policy
 from privacy.ledger.history import Spend
 from privacy.pii.detector import Detector
-from privacy.release import VerifiedRelease
 
 Ledgers = Callable[[], Sequence[Spend]]
 """Reads what the departments have spent, newest state at every call; raises when it cannot."""
@@ -31,10 +44,15 @@ class Services:
     engine: Engine
     detector: Detector
     recorder: Recorder
-    releases: Mapping[str, VerifiedRelease]
+    releases: Releases
     ledgers: Ledgers
     slots: Slots
     metrics: Metrics
+    sealer: Sealer
+    usage: UsageTable
+    engine_threads: CapacityLimiter
+    drain: Drain
+    readiness: Readiness
 
     @classmethod
     def of(cls, request: Request) -> "Services":
@@ -53,21 +71,42 @@ class Services:
             HttpError: 403, or 400 where the caller can mend the request.
         """
         release = model if model in self.releases else None
-        decision = decide_call(self.policy, call.role, call.operation, release, max_tokens)
+        decision = decide_caller(self.policy, _caller(call), call.operation, release, max_tokens)
         if not decision.allowed:
             raise _refusal(decision)
 
-    def model(self, name: str) -> str:
-        """The id of the model of this name or alias.
+    def may_use(self, call: Call, model: str) -> bool:
+        """Whether this caller may use a model; base models are not a matter of grants."""
+        return (
+            model not in self.releases
+            or decide_caller(self.policy, _caller(call), call.operation, model).allowed
+        )
+
+    def model(self, name: str, call: Call) -> str:
+        """The id of the model of this name or alias for this caller.
 
         Raises:
-            HttpError: 404 ``model_not_found``.
+            HttpError: 404 ``model_not_found``, or 503 where it is known but cannot answer now.
         """
         served = self.served()
+        chosen = self.releases.choose(
+            name,
+            principal=call.principal,
+            department=call.department,
+            usable=lambda release: release in served and self.may_use(call, release),
+        )
+        if chosen in served:
+            return chosen
         if name in served:
             return name
-        if name == self.settings.alias and served:
+        if chosen is None and name == self.settings.alias and served:
             return served[0]
+        if chosen is not None:
+            raise unavailable(
+                "the model's engine cannot answer at present",
+                code="engine_unavailable",
+                retry_after=5,
+            )
         raise not_found(
             "no such model is served; GET /v1/models lists those that are",
             code="model_not_found",
@@ -82,16 +121,11 @@ class Services:
             if name in self.releases or self.settings.serve_base_model
         ]
 
-    def readiness(self) -> dict[str, bool]:
-        """Whether the parts that an answer needs are there, by name.
 
-        ``release``: the engine has a model that may answer.
-        """
-        return {
-            "engine": bool(self.engine.models()),
-            "audit": self.recorder.available,
-            "release": bool(self.served()),
-        }
+def _caller(call: Call) -> Caller:
+    if call.caller is None:
+        raise unauthenticated()
+    return call.caller
 
 
 def _refusal(decision: Decision) -> HttpError:

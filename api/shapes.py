@@ -2,9 +2,37 @@
 
 import secrets
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from api.engines.base import Usage
+from api.conversation import Answers, Choice
+from api.engines.base import TokenLogprob, ToolCall, Usage
+from api.errors import HttpError
+from api.streaming import DONE, event
+
+
+class Writer(Protocol):
+    """Writes one answer, whole or as the events of a stream."""
+
+    def whole(self, answers: Answers) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def start(self) -> Iterator[bytes]:
+        """Events before the first piece."""
+        ...
+
+    def piece(self, index: int, part: str | ToolCall) -> Iterator[bytes]:
+        """Events of a piece of answer number ``index``."""
+        ...
+
+    def end(self, answers: Answers) -> Iterator[bytes]:
+        """Events after the last piece of a stream that is complete."""
+        ...
+
+    def failed(self, error: HttpError) -> Iterator[bytes]:
+        """Events that end a stream that is not."""
+        ...
 
 
 def usage_object(usage: Usage) -> dict[str, int]:
@@ -16,106 +44,58 @@ def usage_object(usage: Usage) -> dict[str, int]:
     }
 
 
-class Shape(Protocol):
-    """How one kind of answer is written."""
+def call_object(call: ToolCall) -> dict[str, Any]:
+    """A call of a function."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+class _Chunked:
+    """What both kinds of completions share: the frame, the finish, the usage."""
 
     prefix: str
-    whole: str
+    kind: str
     chunk: str
 
-    def answer(self, text: str) -> dict[str, Any]:
-        """The part of the choice that holds a whole answer."""
-        ...
-
-    def opening(self) -> dict[str, Any] | None:
-        """The part of the choice in a stream's first chunk, where there is one."""
-        ...
-
-    def piece(self, text: str) -> dict[str, Any]:
-        """The part of the choice that holds a piece; ``""`` in the chunk that finishes."""
-        ...
-
-
-class ChatShape:
-    """``chat.completion`` and ``chat.completion.chunk``."""
-
-    prefix = "chatcmpl"
-    whole = "chat.completion"
-    chunk = "chat.completion.chunk"
-
-    def answer(self, text: str) -> dict[str, Any]:
-        """A message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
-
-    def opening(self) -> dict[str, Any]:
-        """The role."""
-        return {"delta": {"role": "assistant", "content": "", "refusal": None}}
-
-    def piece(self, text: str) -> dict[str, Any]:
-        """A delta."""
-        return {"delta": {"content": text} if text else {}}
-
-
-class CompletionShape:
-    """``text_completion``, for whole answers and chunks alike."""
-
-    prefix = "cmpl"
-    whole = "text_completion"
-    chunk = "text_completion"
-
-    def answer(self, text: str) -> dict[str, Any]:
-        """The text."""
-        return {"text": text}
-
-    def opening(self) -> None:
-        """None: the first chunk is the first piece."""
-        return
-
-    def piece(self, text: str) -> dict[str, Any]:
-        """A piece of the text."""
-        return {"text": text}
-
-
-class Writer:
-    """Writes one answer; its chunks share id and time."""
-
-    def __init__(self, shape: Shape, model: str) -> None:
-        self._shape = shape
+    def __init__(self, model: str, *, count: int = 1, with_usage: bool = False) -> None:
+        self._count = count
+        self._with_usage = with_usage
         self._frame = {
-            "id": f"{shape.prefix}-{secrets.token_hex(12)}",
+            "id": f"{self.prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": model,
         }
 
-    def whole(self, text: str, finish_reason: str, usage: Usage) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
-        choice = self._choice(self._shape.answer(text), finish_reason)
-        return self._object(self._shape.whole, [choice]) | {"usage": usage_object(usage)}
+    def whole(self, answers: Answers) -> dict[str, Any]:
+        """See :class:`Writer`."""
+        choices = [self._choice(i, answers.choice(i)) for i in range(self._count)]
+        return self._object(self.kind, choices) | {"usage": usage_object(answers.usage)}
 
-    def opening(self, extra: dict[str, Any]) -> dict[str, Any] | None:
-        """The first chunk, where this shape has one."""
-        part = self._shape.opening()
-        return None if part is None else self._chunk(part, None, extra)
+    def end(self, answers: Answers) -> Iterator[bytes]:
+        """See :class:`Writer`."""
+        for index in range(self._count):
+            yield self._finish(index, answers.choice(index))
+        if self._with_usage:
+            last = self._object(self.chunk, []) | {"usage": usage_object(answers.usage)}
+            yield event(last)
+        yield DONE
 
-    def piece(self, text: str, extra: dict[str, Any]) -> dict[str, Any]:
-        """A chunk with text."""
-        return self._chunk(self._shape.piece(text), None, extra)
+    def failed(self, error: HttpError) -> Iterator[bytes]:
+        """See :class:`Writer`."""
+        yield event(error.body())
 
-    def finish(self, finish_reason: str, extra: dict[str, Any]) -> dict[str, Any]:
-        """The chunk that says why the answer ended."""
-        return self._chunk(self._shape.piece(""), finish_reason, extra)
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        raise NotImplementedError
 
-    def usage(self, usage: Usage) -> dict[str, Any]:
-        """The chunk with the usage and no choice."""
-        return self._object(self._shape.chunk, []) | {"usage": usage_object(usage)}
+    def _finish(self, index: int, choice: Choice) -> bytes:
+        raise NotImplementedError
 
     def _chunk(
-        self, part: dict[str, Any], reason: str | None, extra: dict[str, Any]
-    ) -> dict[str, Any]:
-        return self._object(self._shape.chunk, [self._choice(part, reason)]) | extra
-
-    def _choice(self, part: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return {"index": 0, **part, "logprobs": None, "finish_reason": reason}
+        self, index: int, part: dict[str, Any], reason: str | None = None, logprobs: Any = None
+    ) -> bytes:
+        extra: dict[str, Any] = {"usage": None} if self._with_usage else {}
+        choice = _choice_object(index, part, reason, logprobs)
+        return event(self._object(self.chunk, [choice]) | extra)
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         frame = self._frame
@@ -126,3 +106,135 @@ class Writer:
             "model": frame["model"],
             "choices": choices,
         }
+
+
+class ChatWriter(_Chunked):
+    """``chat.completion`` and ``chat.completion.chunk``."""
+
+    prefix = "chatcmpl"
+    kind = "chat.completion"
+    chunk = "chat.completion.chunk"
+
+    def start(self) -> Iterator[bytes]:
+        """The role of each answer."""
+        self._calls = [0] * self._count
+        for index in range(self._count):
+            yield self._chunk(
+                index, {"delta": {"role": "assistant", "content": "", "refusal": None}}
+            )
+
+    def piece(self, index: int, part: str | ToolCall) -> Iterator[bytes]:
+        """A delta."""
+        if isinstance(part, str):
+            yield self._chunk(index, {"delta": {"content": part}})
+            return
+        number = self._calls[index]
+        self._calls[index] += 1
+        yield self._chunk(
+            index, {"delta": {"tool_calls": [{"index": number, **call_object(part)}]}}
+        )
+
+    def _finish(self, index: int, choice: Choice) -> bytes:
+        return self._chunk(
+            index, {"delta": {}}, choice.finish_reason or "stop", _chat_logprobs(choice.logprobs)
+        )
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        content = choice.text or (None if choice.calls else "")
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if choice.calls:
+            message["tool_calls"] = [call_object(call) for call in choice.calls]
+        return _choice_object(
+            index,
+            {"message": message},
+            choice.finish_reason or "stop",
+            _chat_logprobs(choice.logprobs),
+        )
+
+
+class CompletionWriter(_Chunked):
+    """``text_completion``, for whole answers and chunks alike.
+
+    Args:
+        model: the release that answers.
+        echo: the prompts, as they were sent, where they are to stand before their answers.
+        count: answers of all prompts together.
+        with_usage: whether a stream ends with a chunk that holds the usage.
+    """
+
+    prefix = "cmpl"
+    kind = "text_completion"
+    chunk = "text_completion"
+
+    def __init__(
+        self, model: str, echo: Sequence[str], *, count: int, with_usage: bool = False
+    ) -> None:
+        super().__init__(model, count=count, with_usage=with_usage)
+        self._echo = echo
+
+    def start(self) -> Iterator[bytes]:
+        """The prompts, where they are to be repeated."""
+        for index in range(self._count):
+            if echoed := self._echoed(index):
+                yield self._chunk(index, {"text": echoed})
+
+    def piece(self, index: int, part: str | ToolCall) -> Iterator[bytes]:
+        """A piece of the text."""
+        if isinstance(part, str):
+            yield self._chunk(index, {"text": part})
+
+    def _finish(self, index: int, choice: Choice) -> bytes:
+        logprobs = _plain_logprobs(choice.logprobs, len(self._echoed(index)))
+        return self._chunk(index, {"text": ""}, choice.finish_reason or "stop", logprobs)
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        echoed = self._echoed(index)
+        return _choice_object(
+            index,
+            {"text": echoed + choice.text},
+            choice.finish_reason or "stop",
+            _plain_logprobs(choice.logprobs, len(echoed)),
+        )
+
+    def _echoed(self, index: int) -> str:
+        return self._echo[index * len(self._echo) // self._count] if self._echo else ""
+
+
+def _choice_object(
+    index: int, part: dict[str, Any], reason: str | None, logprobs: Any
+) -> dict[str, Any]:
+    return {"index": index, **part, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    content = [
+        {
+            **_token(one.token, one.logprob),
+            "top_logprobs": [_token(text, value) for text, value in one.top],
+        }
+        for one in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    # JSON has no infinity; OpenAI writes this figure for what is all but impossible.
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+
+def _plain_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    offsets = [start]
+    for one in tokens[:-1]:
+        offsets.append(offsets[-1] + len(one.token))
+    return {
+        "tokens": [one.token for one in tokens],
+        "token_logprobs": [max(one.logprob, -9999.0) for one in tokens],
+        "top_logprobs": [
+            {text: max(value, -9999.0) for text, value in one.top} or None for one in tokens
+        ],
+        "text_offset": offsets,
+    }

@@ -12,11 +12,16 @@ from starlette.types import Receive, Scope, Send
 DONE = b"data: [DONE]\n\n"
 
 
-def event(data: dict[str, Any]) -> bytes:
-    """One ``data:`` event."""
-    return (
-        b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-    )
+def event(data: dict[str, Any], kind: str = "") -> bytes:
+    """One ``data:`` event, named where a ``kind`` is given."""
+    # A value restored from JSON may hold a lone surrogate, which only an escape can carry.
+    source = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line = source.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(data, separators=(",", ":")).encode()
+    head = f"event: {kind}\n".encode() if kind else b""
+    return head + b"data: " + line + b"\n\n"
 
 
 class EventStream(Response):

@@ -7,20 +7,28 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api import schemas
+from api import responses_schema, schemas
 from api.errors import HttpError, invalid_request
 
 _MOST = 5
+
+
+def _names(model: type[schemas.Body]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 _KNOWN = sorted(
     {
         name
-        for model in vars(schemas).values()
+        for module in (schemas, responses_schema)
+        for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, schemas.Body)
-        for name in model.model_fields
+        for name in _names(model)
     }
 )
 # Tags of our discriminated unions: steps of pydantic's path that no caller wrote.
-_TAGS = {"body", "as-text", "as-parts", "as-one", "as-several"}
+_TAGS = {"body", "query"}
+_TAG = "as-"
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("above", "gt"),
@@ -56,9 +64,11 @@ def fault(errors: Sequence[Any]) -> HttpError:
     if len(errors) > _MOST:
         sentences.append(f"and {len(errors) - _MOST} more")
     first = errors[0]
-    code = {"missing": "missing_field", "unsupported": "unsupported_field"}.get(
-        first["type"], "json_invalid" if first["type"] == "json_invalid" else "invalid_value"
-    )
+    code = {
+        "missing": "missing_field",
+        "unsupported": "unsupported_field",
+        "unsupported_part": "unsupported_content",
+    }.get(first["type"], "json_invalid" if first["type"] == "json_invalid" else "invalid_value")
     return invalid_request("; ".join(sentences), code=code, param=_path(first) or None)
 
 
@@ -77,6 +87,13 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{field} is required"
     if kind == "unsupported":
         return f"{field} is not supported by this service: leave it out or at its neutral value"
+    if kind == "unsupported_part":
+        return (
+            f"{field} {ctx['part']!r} is not supported: personal data cannot be looked for in it; "
+            "send its text"
+        )
+    if kind == "string_pattern_mismatch":
+        return f"{field} must match {ctx['pattern']}; the {got} sent does not"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _KNOWN, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -94,9 +111,13 @@ def _sentence(error: Mapping[str, Any]) -> str:
     return f"{field} is not valid"
 
 
+def _is_tag(step: object) -> bool:
+    return step in _TAGS or (isinstance(step, str) and step.startswith(_TAG))
+
+
 def _path(error: Mapping[str, Any]) -> str:
     """``messages[0].content``; without the last step where that is a name that we do not know."""
-    steps = [step for step in error["loc"] if step not in _TAGS]
+    steps = [step for step in error["loc"] if not _is_tag(step)]
     if error["type"] == "extra_forbidden":
         steps = steps[:-1]
     if error["type"] == "json_invalid":

@@ -6,6 +6,7 @@ the network and must give equal results for equal input on one machine. It does
 not know where assets are kept; :mod:`intramural.assets` calls it.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -67,10 +68,15 @@ def q4_to_int8(raw: Path, out: Path) -> None:
     """Requantise ``model_q4.onnx`` from 4-bit blocks to dynamic int8, channel by channel.
 
     Same predictions within rounding, a third of the CPU time: the 4-bit kernel
-    unpacks its weights at every call, int8 has a matrix product of its own.
+    unpacks its weights at every call, int8 has a matrix product of its own. The attention of each
+    layer becomes one operator first, which saves a tenth more.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = json.loads((raw / "config.json").read_text(encoding="utf-8"))
 
     shutil.copytree(raw, out, dirs_exist_ok=True)
     (out / "model_q4.onnx").unlink()
@@ -78,7 +84,19 @@ def q4_to_int8(raw: Path, out: Path) -> None:
     model = onnx.load(raw / "model_q4.onnx")
     _dequantise(model.graph)
     onnx.save(model, floating)
-    with _quiet(None):  # the quantiser advises on the root logger
+    options = FusionOptions("bert")
+    options.use_multi_head_attention = True
+    # Fused with the norm, the sums would be float32 operators that int8 cannot enter.
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
+    with _quiet(None):  # both tools advise on the root logger
+        optimize_model(
+            str(floating),
+            "bert",
+            num_heads=config["num_attention_heads"],
+            hidden_size=config["hidden_size"],
+            opt_level=0,
+            optimization_options=options,
+        ).save_model_to_file(str(floating))
         quantize_dynamic(
             floating,
             out / "model.onnx",

@@ -82,6 +82,7 @@ ASSETS: Final[Mapping[str, Asset]] = _registry(
         licence="CC-BY-4.0",
         credit="Rampart by National Design Studio; requantised from 4-bit to int8 here",
         recipe=q4_to_int8,
+        revision=2,
     ),
     Asset(
         name="lac-zh",

@@ -4,11 +4,11 @@ The order is from cheap to dear, and from what must hold to what may be slow: po
 audit log, then the models. What was opened is closed in the reverse order, also after a failure.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intramural.errors import WorkspaceError
 from intramural.ledgers import read_spends
@@ -20,6 +20,7 @@ from intramural.parts import (
     pii_models,
     workspace_policy,
 )
+from intramural.serving import Backend, following, open_backend, promoted
 from intramural.workspace import Workspace
 from policies.model import Policy
 from privacy.audit.entries import AuditEntry
@@ -30,6 +31,7 @@ from privacy.signing import VerifyKey
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from api.channels import Channel
     from api.engines.base import Engine
     from api.keys import KeyStore
     from api.settings import ServiceSettings
@@ -82,7 +84,8 @@ def open_service(
 
     Args:
         workspace: policy, releases, ledgers, audit log and keys are taken from here.
-        release: the id of the release to serve, or "latest".
+        release: the id of the one release to serve; "latest" follows what is promoted, and begins
+            with the latest one where nothing is.
         model: folder of the base model that the release adapts; by default the demo's asset.
         trusted: who must have signed the release; by default ``release-key.pub`` in the workspace.
         settings: bounds of the process.
@@ -98,44 +101,94 @@ def open_service(
         AssetError, PiiError: the models are missing, changed or unusable.
     """
     from api.app import create_app
+    from api.channels import Channel
+    from api.engines.switching import SwitchingEngine
+    from api.releases import Releases
     from api.settings import ServiceSettings
 
+    settings = settings or ServiceSettings()
     progress("policy")
     policy = workspace_policy(workspace)
     progress("release")
-    chosen = find_release(workspace, release, trusted)
+    pinned = release != LATEST
+    standing = None if pinned else promoted(workspace, settings.alias)
+    chosen = find_release(workspace, standing or release, trusted)
+    releases = Releases([chosen], alias=settings.alias)
     with ExitStack() as stack:
         progress("keys")
         keys = open_keys(workspace)
         stack.callback(keys.close)
         progress("audit log")
         audit = stack.enter_context(open_audit(workspace))
-        detector, engine = (open_models or _models(model, progress))(policy, chosen)
-        if wrap_engine is not None:
-            engine = wrap_engine(engine)
+        if open_models is None:
+            progress("detector")
+            detector = detector_for(policy.pii, policy.entities_named())
+            progress("model")
+            folder = model_folder(model)
+            backend = stack.enter_context(open_backend(settings.engine, folder))
+        else:
+            detector, opened = open_models(policy, chosen)
+            backend = Backend(lambda _: opened)
+        switching = SwitchingEngine(backend.open, backend.close, backend.beside)
+        switching.load(chosen)
+
+        recorded: dict[str, Channel] = {}
+
+        def told(channels: "Mapping[str, Channel]") -> None:
+            for name, channel in channels.items():
+                if recorded.get(name) != channel:
+                    audit.append(AuditEntry.now("policy", "service", _released(policy, channel)))
+                    recorded[name] = channel
+
+        checks = {}
+        if not pinned:
+            checks["promotions"] = stack.enter_context(
+                following(
+                    workspace,
+                    switching,
+                    releases,
+                    default={settings.alias: Channel(settings.alias, chosen.id)},
+                    find=lambda name: find_release(workspace, name, trusted),
+                    told=told,
+                )
+            )
+        engine = switching if wrap_engine is None else wrap_engine(switching)
         app = create_app(
-            settings or ServiceSettings(),
+            settings,
             engine=engine,
             detector=detector,
             audit=audit,
             keys=keys,
             policy=policy,
-            releases=[chosen],
-            ledgers=lambda: read_spends(workspace, policy, [chosen]),
+            releases=releases,
+            ledgers=lambda: read_spends(workspace, policy, list(releases.values())),
+            checks=checks,
         )
         facts = {"step": "serving", "policy": policy.digest, "release": chosen.id}
         audit.append(AuditEntry.now("policy", "service", facts))
         yield Service(app, policy, chosen, engine, detector, audit, keys)
 
 
-def _models(model: Path | None, progress: Progress) -> "Models":
-    def opened(policy: Policy, release: VerifiedRelease) -> "tuple[Detector, Engine]":
-        progress("detector")
-        detector = detector_for(policy.pii, policy.entities_named())
-        progress("model")
-        return detector, open_engine(release, model)
+def _released(policy: Policy, channel: "Channel") -> dict[str, Any]:
+    return {
+        "step": "released",
+        "policy": policy.digest,
+        "name": channel.name,
+        "release": channel.stable,
+        "canary": channel.canary,
+        "percent": channel.percent,
+    }
 
-    return opened
+
+def model_folder(model: Path | None) -> Callable[[], Path]:
+    """Gives the folder of the base model: the one named, else the demonstration's."""
+
+    def folder() -> Path:
+        from intramural.assets import asset_path
+
+        return model if model is not None else asset_path(DEMO_MODEL)
+
+    return folder
 
 
 def open_engine(release: VerifiedRelease, model: Path | None = None) -> "Engine":
@@ -145,11 +198,10 @@ def open_engine(release: VerifiedRelease, model: Path | None = None) -> "Engine"
         AssetMissing: no model was named and the demo's was not fetched.
         EngineError: the model cannot be loaded, or is not the one that the release was trained on.
     """
-    from api.engines.transformers_local import TransformersEngine
-    from intramural.assets import asset_path
+    from api.engines.settings import EngineSettings
 
-    folder = model if model is not None else asset_path(DEMO_MODEL)
-    return TransformersEngine(folder, release)
+    with open_backend(EngineSettings(), model_folder(model)) as backend:
+        return backend.open(release)
 
 
 def find_release(

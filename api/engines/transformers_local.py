@@ -1,11 +1,11 @@
 """An engine in this process: a causal language model run by transformers.
 
 A verified release's adapter is merged into the base model when the engine is built, so an answer
-costs what the base model costs. One generation runs at a time, in a thread of its own; callers
-wait at a lock. Knows neither HTTP nor personal data.
+costs what the base model costs. Answers of several callers are decoded together, see
+:mod:`api.engines.batching`; all of one engine are of one release. Knows neither HTTP nor personal
+data.
 """
 
-import logging
 import queue
 import secrets
 import threading
@@ -14,30 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from api.engines.base import (
     Finished,
     FinishReason,
     GenerationRequest,
     GenerationResult,
+    Item,
     TextDelta,
+    ToolCall,
+    ToolCalled,
     Usage,
+    whole,
 )
+from api.engines.batching import Batcher
+from api.engines.guide import Guide, Likelihoods, Told, Vocabulary, grammar_for
+from api.engines.json_grammar import Symbol
+from api.engines.releases import with_adapter
+from api.engines.sampling import Sampler
 from api.engines.stop import StopFilter
+from api.engines.tool_calls import ToolCallReader, described, for_template, told
 from api.errors import ContextTooLong, EngineError, UnknownModel
-from privacy.base_model import model_digest
 from privacy.errors import ReleaseInvalid
 from privacy.release import VerifiedRelease
 
-_log = logging.getLogger(__name__)
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -49,6 +50,9 @@ class TransformersEngine:
         release: the verified release whose adapter is merged; ``None`` serves the base model.
         model_id: the id it is served under; the release's by default.
         dtype: of the weights while serving; merging is done in float32.
+        device: where it runs.
+        batch: answers that are decoded together.
+        batch_tokens: bound of a batch's tokens, see :class:`api.engines.batching.Batcher`.
 
     Raises:
         EngineError: the model or the adapter cannot be loaded, they do not belong together, or
@@ -62,25 +66,29 @@ class TransformersEngine:
         *,
         model_id: str | None = None,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        batch: int = 8,
+        batch_tokens: int = 16_384,
     ) -> None:
         if model_id is None:
             if release is None:
                 raise EngineError("the base model is served only under a name that is given to it")
             model_id = release.id
         self._model_id = model_id
-        self._lock = threading.Lock()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 base_model, local_files_only=True, dtype=torch.float32
             )
             if release is not None:
-                model = _merged(model, release)
+                model = with_adapter(model, release)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ReleaseInvalid) as error:
             raise EngineError(f"{model_id} cannot be loaded: {error}") from error
-        self._model = model.to(dtype).eval()
+        self._model = model.to(device=device, dtype=dtype).eval()
+        self._batcher = Batcher(self._model, rows=batch, tokens=batch_tokens)
         self.context_length = int(self._model.config.max_position_embeddings)
         self._eos = _eos_tokens(self._model, self._tokenizer)
+        self._tokens: Vocabulary | None = None
 
     def models(self) -> list[str]:
         """The one id that it serves."""
@@ -88,22 +96,22 @@ class TransformersEngine:
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """See :meth:`api.engines.base.Engine.generate`."""
-        pieces: list[str] = []
-        for item in self.stream(request):
-            if isinstance(item, Finished):
-                return GenerationResult("".join(pieces), item.finish_reason, item.usage)
-            pieces.append(item.text)
-        raise EngineError("the generation ended without a result")
+        return whole(self.stream(request))
 
-    def stream(self, request: GenerationRequest) -> Iterator[TextDelta | Finished]:
-        """See :meth:`api.engines.base.Engine.stream`. Input is checked before this returns."""
+    def stream(self, request: GenerationRequest) -> Iterator[Item]:
+        """See :meth:`api.engines.base.Engine.stream`. Input is checked before this returns.
+
+        Several answers are made one after the other, the second of a seed with the seed after it.
+        """
         if request.model != self._model_id:
             raise UnknownModel(f"this engine serves {self._model_id} only")
+        grammar = grammar_for(request)
         ids = self._encode(request)
-        room = self.context_length - ids.shape[1]
+        limit = min(self.context_length, request.max_context or self.context_length)
+        room = limit - ids.shape[1]
         if room < 1 or (request.max_tokens > room and not request.fit):
-            raise ContextTooLong(ids.shape[1], request.max_tokens, self.context_length)
-        return self._run(request, ids, min(request.max_tokens, room))
+            raise ContextTooLong(ids.shape[1], request.max_tokens, limit)
+        return self._answers(request, ids, min(request.max_tokens, room), grammar)
 
     def _encode(self, request: GenerationRequest) -> torch.Tensor:
         """Token ids, shape (1, prompt tokens)."""
@@ -112,9 +120,14 @@ class TransformersEngine:
         elif self._tokenizer.chat_template is None:
             raise EngineError(f"{self._model_id} has no chat template: use /v1/completions")
         else:
-            turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+            tools = request.callable_tools()
+            knows = "tools" in self._tokenizer.chat_template
             encoded = self._tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                for_template(request.messages) if knows else told(request.messages, tools),
+                tools=[described(tool) for tool in tools] if knows and tools else None,
+                add_generation_prompt=True,
+                return_tensors="pt",
+                return_dict=True,
             )
         ids: torch.Tensor = encoded["input_ids"]
         if ids.shape[1] == 0:
@@ -122,99 +135,146 @@ class TransformersEngine:
             ids = torch.tensor([[self._eos[0] if start is None else start]])
         return ids
 
-    def _run(
-        self, request: GenerationRequest, ids: torch.Tensor, max_tokens: int
-    ) -> Iterator[TextDelta | Finished]:
-        emitter = _Emitter(self._tokenizer, self._eos, ids.shape[1], request.stop)
-        worker = threading.Thread(
-            target=self._generate, args=(request, ids, max_tokens, emitter), daemon=True
-        )
-        worker.start()
+    def _answers(
+        self,
+        request: GenerationRequest,
+        ids: torch.Tensor,
+        max_tokens: int,
+        grammar: tuple[Symbol, ...] | None,
+    ) -> Iterator[Item]:
+        spent = 0
+        for index in range(request.n):
+            # torch's default generator starts every process alike: unseeded requests draw a seed.
+            seed = secrets.randbits(63) if request.seed is None else request.seed + index
+            likelihoods = (
+                None if request.logprobs is None else Likelihoods(request.logprobs, self._tokenizer)
+            )
+            processors: list[Any] = [] if likelihoods is None else [likelihoods]
+            if grammar is not None:
+                guide = Guide(grammar, self._vocabulary(), self._eos, ids.shape[1])
+                processors.append(guide)
+            sampler = Sampler(request.temperature, request.top_p, seed, processors, ids)
+            row = _Row(
+                self._tokenizer,
+                self._eos,
+                Usage(ids.shape[1], spent),
+                request,
+                index,
+                likelihoods,
+                sampler=sampler,
+                prompt=ids,
+                max_tokens=max_tokens,
+            )
+            yield from self._decoded(row)
+            spent = row.usage().completion_tokens
+
+    def _vocabulary(self) -> Vocabulary:
+        """Made when it is needed first: it takes about a second for fifty thousand tokens."""
+        if self._tokens is None:
+            self._tokens = Vocabulary(self._tokenizer)
+        return self._tokens
+
+    def _decoded(self, row: "_Row") -> Iterator[Item]:
+        self._batcher.submit(row)
         try:
             while True:
-                item = emitter.out.get()
+                item = row.out.get()
                 if isinstance(item, EngineError):
                     raise item
                 yield item
                 if isinstance(item, Finished):
                     return
         finally:
-            emitter.cancelled.set()
-            worker.join()
-
-    def _generate(
-        self, request: GenerationRequest, ids: torch.Tensor, max_tokens: int, emitter: "_Emitter"
-    ) -> None:
-        sampling = request.temperature > 0
-        config = GenerationConfig(
-            max_new_tokens=max_tokens,
-            do_sample=sampling,
-            temperature=request.temperature if sampling else None,
-            top_p=request.top_p if sampling else None,
-            top_k=0 if sampling else None,
-            eos_token_id=self._eos,
-            pad_token_id=self._eos[0],
-        )
-        # torch's default generator starts every process alike: unseeded requests draw a seed.
-        seed = secrets.randbits(63) if request.seed is None else request.seed
-        try:
-            with self._lock, torch.inference_mode(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                if not emitter.cancelled.is_set():
-                    self._model.generate(
-                        ids,
-                        attention_mask=torch.ones_like(ids),
-                        generation_config=config,
-                        stopping_criteria=StoppingCriteriaList([emitter]),
-                    )
-            emitter.finish()
-        except Exception as error:
-            # The text of a foreign exception may quote its input; its type may not.
-            kind = type(error).__name__
-            _log.error("generation failed: %s", kind)
-            emitter.out.put(EngineError(f"the generation failed ({kind})"))
+            row.leave()
 
 
-class _Emitter(StoppingCriteria):
-    """Sees every token as it is made: decodes it, counts it, and says when to stop.
+class _Row:
+    """One answer: decodes each token as it is made, counts it, and says when to stop.
 
     Being asked inside the decoding loop, it stops exactly at the token that completed a stop
     string, so usage is the same for equal requests.
     """
 
     def __init__(
-        self, tokenizer: Any, eos: list[int], prompt_tokens: int, stop: tuple[str, ...]
+        self,
+        tokenizer: Any,
+        eos: list[int],
+        before: Usage,
+        request: GenerationRequest,
+        index: int,
+        likelihoods: Likelihoods | None,
+        *,
+        sampler: Sampler,
+        prompt: torch.Tensor,
+        max_tokens: int,
     ) -> None:
-        self.out: queue.SimpleQueue[TextDelta | Finished | EngineError] = queue.SimpleQueue()
-        self.cancelled = threading.Event()
+        self.out: queue.SimpleQueue[Item | EngineError] = queue.SimpleQueue()
+        self.prompt = prompt
+        self.most = prompt.shape[1] + max_tokens
+        self._sampler = sampler
+        self._max_tokens = max_tokens
+        self._left = threading.Event()
+        self._gone = threading.Event()
         self._tokenizer = tokenizer
         self._eos = eos
-        self._prompt_tokens = prompt_tokens
-        self._filter = StopFilter(stop)
+        self._before = before
+        self._index = index
+        self._filter = StopFilter(request.stop)
+        self._calls = ToolCallReader(
+            request.callable_tools(), None if request.parallel_tool_calls else 1
+        )
+        self._likelihoods = likelihoods
+        self._told = Told()
         self._tokens: list[int] = []
         self._context = 0  # start of the tokens that were passed on last
         self._shown = 0  # end of them
         self._count = 0
-        self._ended = False
+        self._length = 0  # characters of text that left
+        self._complete = False
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        token = int(input_ids[0, -1])
+    def leave(self) -> None:
+        """Nobody wants the rest; returns when nothing works for it any more."""
+        self._left.set()
+        self._gone.wait()
+
+    def cancelled(self) -> bool:
+        """See :class:`api.engines.batching.Row`."""
+        return self._left.is_set()
+
+    def choose(self, scores: torch.Tensor) -> int | None:
+        """See :class:`api.engines.batching.Row`."""
+        token = self._sampler(scores)
         self._count += 1
         if token in self._eos:
-            self._ended = True
-        else:
-            self._tokens.append(token)
-            self._pass_on(self._new_text())
-        done = self._ended or self._filter.hit or self.cancelled.is_set()
-        return torch.full((1,), done, dtype=torch.bool, device=input_ids.device)
+            self._complete = True
+            return None
+        self._tokens.append(token)
+        text = self._new_text()
+        if self._likelihoods is not None:
+            self._told.token(*self._likelihoods.of(token), text)
+        self._take(self._filter.feed(text))
+        done = self._filter.hit or self._calls.full or self._count >= self._max_tokens
+        return None if done else token
 
-    def finish(self) -> None:
+    def ended(self, error: EngineError | None) -> None:
+        """See :class:`api.engines.batching.Row`."""
+        if error is None and not self._left.is_set():
+            self._finish()
+        elif error is not None:
+            self.out.put(error)
+        self._gone.set()
+
+    def _finish(self) -> None:
         """Send what is still held back, then the end."""
         if not self._filter.hit:
-            self._pass_on(self._new_text(final=True))
-            self._send(self._filter.flush())
-        reason: FinishReason = "stop" if self._ended or self._filter.hit else "length"
-        self.out.put(Finished(reason, self._usage()))
+            self._take(self._filter.feed(self._new_text(final=True)))
+            self._take(self._filter.flush())
+        for part in self._calls.flush():
+            self._send(part)
+        reason: FinishReason = "stop" if self._complete or self._filter.hit else "length"
+        if self._calls.calls and (reason == "stop" or self._calls.full):
+            reason = "tool_calls"
+        self.out.put(Finished(reason, self.usage(), self._index, self._told.upto(self._length)))
 
     def _new_text(self, *, final: bool = False) -> str:
         """Text of the tokens since the last complete character.
@@ -235,37 +295,20 @@ class _Emitter(StoppingCriteria):
         )
         return text
 
-    def _pass_on(self, text: str) -> None:
-        self._send(self._filter.feed(text))
+    def _take(self, text: str) -> None:
+        for part in self._calls.feed(text):
+            self._send(part)
 
-    def _send(self, text: str) -> None:
-        if text:
-            self.out.put(TextDelta(text, self._usage()))
+    def _send(self, part: str | ToolCall) -> None:
+        if isinstance(part, ToolCall):
+            self.out.put(ToolCalled(part, self.usage(), self._index))
+        elif part:
+            self._length += len(part)
+            self.out.put(TextDelta(part, self.usage(), self._index))
 
-    def _usage(self) -> Usage:
-        return Usage(self._prompt_tokens, self._count)
-
-
-def _merged(model: Any, release: VerifiedRelease) -> Any:
-    """``model`` with the release's adapter added to its weights.
-
-    Everything comes from the bytes that were verified, not from the folder they were read from.
-    """
-    expected, found = release.run["base_model_digest"], model_digest(model.state_dict())
-    if found != expected:
-        raise EngineError(
-            f"{release.id} was trained on base model {expected[:12]}..., this one is {found[:12]}..."
-        )
-    tensors = {name: torch.from_numpy(array) for name, array in release.tensors().items()}
-    peft_model = get_peft_model(model, LoraConfig.from_peft_type(**release.adapter_config))
-    loaded: Any = set_peft_model_state_dict(peft_model, tensors)
-    missing = [name for name in loaded.missing_keys if "lora_" in name]
-    if missing or loaded.unexpected_keys:
-        raise EngineError(
-            f"{release.id}: {len(missing)} tensors of the adapter are missing "
-            f"and {len(loaded.unexpected_keys)} are unknown to the model"
-        )
-    return peft_model.merge_and_unload(safe_merge=True)
+    def usage(self) -> Usage:
+        """Tokens up to here, with those of the answers before."""
+        return Usage(self._before.prompt_tokens, self._before.completion_tokens + self._count)
 
 
 def _eos_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -1,15 +1,13 @@
 """``POST /v1/chat/completions``."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
+from api import asking
 from api.access import operation
-from api.engines.base import Message
 from api.errors import invalid_request
-from api.generation import Prompt, respond
+from api.generation import Wanted, respond, sent
 from api.schemas import ChatBody
-from api.shapes import ChatShape
+from api.shapes import ChatWriter
 
 router = APIRouter()
 
@@ -21,16 +19,19 @@ router = APIRouter()
     responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}},
 )
 async def chat(body: ChatBody, request: Request) -> Response:
-    """Answer a conversation.
+    """Answer a conversation, also with functions to call and in JSON that fits a schema.
 
     The model sees placeholders instead of personal data; the answer comes back restored.
     """
-    prompt = Prompt(tuple(_message(turn.role, turn.text()) for turn in body.messages))
-    return await respond(request, body, prompt, max_tokens=_max_tokens(body), shape=ChatShape())
-
-
-def _message(role: Any, text: str) -> Message:
-    return Message("system" if role == "developer" else role, text)
+    wanted = Wanted(
+        model=body.model,
+        body=sent(body),
+        stream=bool(body.stream),
+        max_tokens=_max_tokens(body),
+        requests=asking.chat,
+        writer=lambda model: ChatWriter(model, count=body.n or 1, with_usage=body.wants_usage()),
+    )
+    return await respond(request, wanted)
 
 
 def _max_tokens(body: ChatBody) -> int | None:

@@ -14,7 +14,12 @@ from api.services import Services
 router = APIRouter()
 
 
-@router.get("/metrics", dependencies=[operation("metrics")], response_model=None)
+@router.get(
+    "/metrics",
+    dependencies=[operation("metrics")],
+    response_model=None,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 async def metrics(request: Request) -> Response:
     """The exposition format of Prometheus."""
     return Response(Services.of(request).metrics.text(), media_type=CONTENT_TYPE)

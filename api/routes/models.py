@@ -1,6 +1,5 @@
 """``GET /v1/models``: what is served, and with which guarantee."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -8,8 +7,8 @@ from pydantic import BaseModel
 
 from api.access import operation
 from api.call import Call
+from api.release_facts import created, facts
 from api.services import Services
-from policies.decisions import decide_call
 
 router = APIRouter()
 
@@ -35,12 +34,7 @@ class ModelsOut(BaseModel):
 async def models(request: Request) -> ModelsOut:
     """The models that this key may use."""
     call, services = Call.of(request), Services.of(request)
-    allowed = [
-        name
-        for name in services.served()
-        if name not in services.releases
-        or decide_call(services.policy, call.role, "models", name).allowed
-    ]
+    allowed = [name for name in services.served() if services.may_use(call, name)]
     return ModelsOut(data=[_model(services, name) for name in allowed])
 
 
@@ -48,39 +42,26 @@ async def models(request: Request) -> ModelsOut:
 async def model(model: str, request: Request) -> ModelOut:
     """One model, by id or alias."""
     call, services = Call.of(request), Services.of(request)
-    name = services.model(model)
+    name = services.model(model, call)
     services.decide(call, model=name)
     return _model(services, name)
 
 
 def _model(services: Services, name: str) -> ModelOut:
-    aliases = [services.settings.alias] if services.served()[:1] == [name] else []
+    aliases = services.releases.names_of(name)
+    if not services.releases.channels and services.served()[:1] == [name]:
+        aliases = [services.settings.alias]
     release = services.releases.get(name)
     if release is None:
-        facts: dict[str, Any] = {"aliases": aliases, "release": None, "privacy": None}
-        return ModelOut(id=name, created=0, owned_by=services.policy.organisation, intramural=facts)
-    privacy = release.privacy
+        return ModelOut(
+            id=name,
+            created=0,
+            owned_by=services.policy.organisation,
+            intramural={"aliases": aliases, "release": None, "privacy": None},
+        )
     return ModelOut(
         id=name,
-        created=int(datetime.fromisoformat(release.run["created"]).timestamp()),
+        created=created(release),
         owned_by=services.policy.organisation,
-        intramural={
-            "aliases": aliases,
-            "release": name,
-            "base_model": release.run["base_model"],
-            "policy": release.run["policy_digest"],
-            "signed_by": release.key_id,
-            "privacy": {
-                "unit": privacy["unit"],
-                "adjacency": privacy["adjacency"],
-                "mechanism": privacy["mechanism"],
-                "departments": {
-                    department: {"epsilon": part["epsilon"], "delta": part["delta"]}
-                    for department, part in privacy["departments"].items()
-                },
-                "largest_epsilon": privacy["largest_epsilon"],
-                "sum_epsilon": privacy["sum_epsilon"],
-            },
-            "metrics": release.metrics,
-        },
+        intramural={"aliases": aliases, **facts(release)},
     )

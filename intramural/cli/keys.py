@@ -3,6 +3,7 @@
 import re
 import shlex
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from intramural.workspace import Workspace
     from privacy.audit.log import AuditLog
 
-app = CommandGroup("API keys of the service: create, list, revoke.")
+app = CommandGroup("API keys of the service: create, list, rotate, revoke.")
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -38,6 +39,21 @@ def create(
         str,
         typer.Option("--expires", metavar="WHEN", help="12h, 90d, 8w, a date (UTC), or never."),
     ] = "90d",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name by which it can be rotated.")
+    ] = "",
+    operations: Annotated[
+        list[str] | None,
+        typer.Option("--operation", metavar="OP", help="Only this of the role; may be repeated."),
+    ] = None,
+    releases: Annotated[
+        list[str] | None,
+        typer.Option("--release", metavar="ID", help="Only releases like this, such as 'r-12*'."),
+    ] = None,
+    networks: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="NET", help="Only from this network, such as 10.2.0.0/16."),
+    ] = None,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -45,20 +61,24 @@ def create(
 
     Only a keyed digest of it is stored, so nobody can show it again. It works from the next request
     on, also while the service runs. What its role may do is decided by the policy at each request.
-    The audit log gets an entry, unless the service is writing it just then; the key store records
-    every key by itself in any case.
+    A key may be narrowed to some operations, releases and networks. The audit log gets an entry,
+    unless the service is writing it just then; the key store records every key by itself in any
+    case.
 
     \b
-    Example:
+    Examples:
       intramural keys create --principal helpdesk --role app --expires 90d
+      intramural keys create --principal crm --role app --name crm --operation redact --from 10.2.0.0/16
     """
+    from api.keys_scope import Scope
     from intramural.parts import open_keys, workspace_policy
 
     until = _expiry(expires, datetime.now(UTC))
     found = find_workspace(workspace)
     workspace_policy(found).role(role)
+    scope = Scope.of(operations or (), releases or (), networks or ())
     with _Noting(found) as audit, closing(open_keys(found)) as store:
-        text, key = store.create(principal, role, until)
+        text, key = store.create(principal, role, until, name=name, scope=scope)
         try:
             index = audit.note("created", key)
         except BaseException:
@@ -93,13 +113,72 @@ def list_(workspace: WorkspaceOption = None, json_output: JsonOption = False) ->
     if not keys:
         say("No key was created yet.")
         return
-    made = table("id", "principal", "role", "state", "created", "expires")
+    made = table("id", "name", "principal", "role", "scope", "state", "expires", "last used")
     now = datetime.now(UTC)
     for key in keys:
         made.add_row(
-            key.id, key.principal, key.role, key.state(now), _day(key.created), _day(key.expires)
+            key.id,
+            key.name or "-",
+            key.principal,
+            key.role,
+            "narrowed" if key.scope.text() else "all",
+            key.state(now),
+            _day(key.expires),
+            "-" if key.used is None else f"{key.used:%Y-%m-%d %H:%M}",
         )
     print_table(made)
+
+
+@app.command("rotate")
+def rotate(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name of the key, or its id as `keys list` shows it."),
+    ],
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="TIME", help="How long the old key goes on to work.")
+    ] = "24h",
+    expires: Annotated[
+        str,
+        typer.Option("--expires", metavar="WHEN", help="12h, 90d, 8w, a date (UTC), or never."),
+    ] = "90d",
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Replace an API key by a new one, and show that once.
+
+    The new key has the principal, role and scope of the old one, which goes on to work for the
+    overlap and then expires. With an overlap of 0h it ends at once.
+
+    \b
+    Example:
+      intramural keys rotate crm --overlap 24h
+    """
+    from intramural.parts import open_keys
+
+    now = datetime.now(UTC)
+    until, length = _expiry(expires, now), _duration(overlap)
+    found = find_workspace(workspace)
+    with _Noting(found) as audit, closing(open_keys(found)) as store:
+        text, key, retired = store.rotate(name, length, until)
+        try:
+            index = audit.note("created", key)
+            for old in retired:
+                audit.note("retired", old)
+        except BaseException:
+            store.revoke(key.id)  # a key that no log knows of must open nothing
+            raise
+    if json_output:
+        old_keys = [_fields(old) for old in retired]
+        print_json({"key": text, **_fields(key), "retired": old_keys, "audit_index": index})
+        return
+    say(text)
+    note(
+        f"This is the only time that the key is shown. Id {key.id}, role {key.role}, expires "
+        f"{_day(key.expires)}."
+    )
+    for old in retired:
+        note(f"The key {old.id} works until {old.expires:%Y-%m-%d %H:%M} UTC.")
 
 
 @app.command("revoke")
@@ -198,15 +277,30 @@ def _expiry(text: str, now: datetime) -> datetime | None:
         ) from None
 
 
+def _duration(text: str) -> timedelta:
+    """How long.
+
+    Raises:
+        click.BadParameter: no duration.
+    """
+    match = _DURATION.fullmatch(text) if text != "0h" else None
+    if match is None and text != "0h":
+        raise click.BadParameter(f"{text!r} must be like 0h, 24h, 7d or 2w", param_hint="--overlap")
+    return timedelta() if match is None else timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
 def _fields(key: "ApiKey") -> dict[str, Any]:
     return {
         "id": key.id,
+        "name": key.name,
         "principal": key.principal,
         "role": key.role,
         "state": key.state(datetime.now(UTC)),
         "created": key.created.isoformat(),
         "expires": None if key.expires is None else key.expires.isoformat(),
         "revoked": None if key.revoked is None else key.revoked.isoformat(),
+        "scope": asdict(key.scope),
+        "last_used": None if key.used is None else key.used.isoformat(),
     }
 
 

@@ -1,4 +1,4 @@
-"""``intramural release``: list, show and verify signed releases."""
+"""``intramural release``: list, show, verify, promote and roll back signed releases."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +10,15 @@ from intramural.cli.output import facts, note, print_json, print_table, say, tab
 from intramural.cli.parser import CommandGroup
 
 if TYPE_CHECKING:
+    from api.channels import Channel
     from privacy.errors import ReleaseInvalid
     from privacy.release import VerifiedRelease
     from privacy.signing import VerifyKey
 
-app = CommandGroup("List, show and verify signed releases.")
+app = CommandGroup("List, show, verify, promote and roll back signed releases.")
+
+_NAME = "intramural"
+"""The service's default alias."""
 
 KeyOption = Annotated[
     Path | None,
@@ -180,6 +184,105 @@ def verify(
         note("error: there is no release to verify")
         raise typer.Exit(1)
     _finish(wrong)
+
+
+@app.command("promote")
+def promote(
+    release: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME@]RELEASE",
+            help="Id of the release, or latest; before the @ the model name, by default intramural.",
+        ),
+    ],
+    channel: Annotated[
+        str, typer.Option("--channel", metavar="CHANNEL", help="stable, or canary.")
+    ] = "stable",
+    percent: Annotated[
+        int,
+        typer.Option("--percent", min=0, max=100, help="Share of the principals on the canary."),
+    ] = 10,
+    workspace: WorkspaceOption = None,
+    key: KeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Let a release answer under a model name.
+
+    The release is verified first. Services that follow promotions (those started without --release)
+    load it and then switch, without breaking an answer; until then the one before goes on. The
+    stable release answers everybody but the canary's share of the principals, who are always the
+    same ones. What is promoted as NAME.DEPARTMENT answers that department's callers of NAME.
+
+    \b
+    Example:
+      intramural release promote latest
+      intramural release promote latest --channel canary --percent 10
+      intramural release promote intramural.hr@r-0123456789abcdef0123
+    """
+    from typing import Literal, cast
+
+    from intramural.errors import CommandRefused
+    from intramural.serving import open_channels
+
+    if channel not in ("stable", "canary"):
+        raise CommandRefused(f"there is no channel {channel!r}: use stable or canary")
+    found = find_workspace(workspace)
+    name, version = _name_and_version(release)
+    verified = _find(version, found.root, _trusted(key))
+    with open_channels(found) as store:
+        made = store.promote(
+            name,
+            verified.id,
+            cast("Literal['stable', 'canary']", channel),
+            percent if channel == "canary" else 0,
+        )
+    _tell(made, json_output)
+
+
+@app.command("rollback")
+def rollback(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Model name that was promoted.")
+    ] = _NAME,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Take the last promotion back.
+
+    Ends the canary of the name; where there is none, the stable release before answers again. A
+    running service holds that one ready and switches within a second. No answer breaks off.
+
+    \b
+    Example:
+      intramural release rollback intramural
+    """
+    from intramural.serving import open_channels
+
+    with open_channels(find_workspace(workspace)) as store:
+        made = store.rollback(name)
+    _tell(made, json_output)
+
+
+def _name_and_version(release: str) -> tuple[str, str]:
+    name, found, version = release.rpartition("@")
+    return (name, version) if found else (_NAME, release)
+
+
+def _tell(made: "Channel", json_output: bool) -> None:
+    if json_output:
+        print_json(
+            {
+                "name": made.name,
+                "stable": made.stable,
+                "canary": made.canary or None,
+                "percent": made.percent,
+                "earlier": list(made.earlier),
+            }
+        )
+        return
+    say(f"{made.name}: {made.stable} is stable")
+    if made.canary:
+        say(f"{made.name}: {made.canary} answers {made.percent} % of the principals")
 
 
 def _find(release: str, workspace: Path | None, trusted: "VerifyKey | None") -> "VerifiedRelease":

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +18,12 @@ import typer
 from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
 from intramural.cli.output import note, print_json, say
 from intramural.errors import CommandRefused
+from intramural.service_check import settings_file
 from intramural.workspace import Workspace
 
 if TYPE_CHECKING:
     from intramural.service import Service
+    from privacy.signing import VerifyKey
 
 
 def serve(
@@ -48,6 +51,17 @@ def serve(
             help="Public key that must have signed the release; by default release-key.pub.",
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings of the service; by default service.toml of the workspace, if it is there.",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the configuration, and do not serve.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Serve a release to applications.
@@ -57,34 +71,66 @@ def serve(
 
     Opens policy, release, API keys, audit log and models, and refuses to start where one of them
     does not verify. Every call needs an API key; see `intramural keys create`. Stop it with Ctrl-C
-    or SIGTERM: answers under way get ten seconds to end. Prompts are never logged. With --json, one
+    or SIGTERM: answers under way get time to end. Prompts are never logged. With --json, one
     JSON object tells the address once it listens.
 
+    Settings come from the file and, over it, from variables INTRAMURAL_SERVICE_<KEY>. With --check,
+    all faults of settings, policy, certificates, release and keys are listed at once; no model is
+    loaded and nobody is asked over the network.
+
     \b
-    Example:
+    Examples:
       intramural serve --workspace intramural-demo --port 8080
+      intramural serve --check --config service.toml
     """
     from api.server import BackgroundServer
+    from api.settings import load_settings
     from intramural.service import open_service
     from privacy.signing import VerifyKey
 
     found = find_workspace(workspace)
     trusted = VerifyKey.load(key) if key is not None else None
+    if check:
+        _check(found, config, release, trusted, json_output)
+        return
+    settings = load_settings(settings_file(found, config))
     with _terminated_cleanly(), ExitStack() as stack:
-        _check_address(host, port)
-        stack.enter_context(_logging())
+        _check_address(host, port, encrypted=settings.tls.certificate is not None)
+        stack.enter_context(_logging(as_json=settings.log_json))
         service = stack.enter_context(
             open_service(
                 found,
                 release=release,
                 model=model,
                 trusted=trusted,
+                settings=settings,
                 progress=lambda step: note(f"opening the {step} …"),
             )
         )
-        server = stack.enter_context(BackgroundServer(service.app, host, port))
+        server = stack.enter_context(BackgroundServer(service.app, host, port, settings))
         _announce(service, server.base_url, found, json_output)
         threading.Event().wait()
+
+
+def _check(
+    workspace: Workspace,
+    config: Path | None,
+    release: str,
+    trusted: "VerifyKey | None",
+    json_output: bool,
+) -> None:
+    """Raises typer.Exit with code 1 where something is wrong."""
+    from intramural.service_check import check_service
+
+    faults = check_service(workspace, config=config, release=release, trusted=trusted)
+    if json_output:
+        print_json({"valid": not faults, "faults": [asdict(fault) for fault in faults]})
+    elif not faults:
+        say("The configuration has no fault that can be seen without starting.")
+    for fault in faults:
+        note(f"error: {fault.key}: {fault.message}")
+    if faults:
+        raise typer.Exit(1)
 
 
 def _announce(service: "Service", url: str, workspace: Workspace, json_output: bool) -> None:
@@ -113,7 +159,7 @@ def _announce(service: "Service", url: str, workspace: Workspace, json_output: b
             note(f"warning: {check.department}: {fault}. /v1/budgets will answer 503")
 
 
-def _check_address(host: str, port: int) -> None:
+def _check_address(host: str, port: int, *, encrypted: bool) -> None:
     """Fail before the models are loaded, not after.
 
     Raises:
@@ -130,10 +176,10 @@ def _check_address(host: str, port: int) -> None:
             f"cannot listen on {host} port {port}: {error.strerror or error}; "
             "choose another with --host and --port"
         ) from None
-    if host not in ("127.0.0.1", "::1", "localhost"):
+    if not encrypted and host not in ("127.0.0.1", "::1", "localhost"):
         note(
             f"warning: {host} is reachable by others and keys travel in the clear; "
-            "put a proxy with TLS in front"
+            "put a proxy with TLS in front, or set tls.certificate and tls.key"
         )
 
 
@@ -152,10 +198,13 @@ def _terminated_cleanly() -> Iterator[None]:
 
 
 @contextmanager
-def _logging() -> Iterator[None]:
+def _logging(*, as_json: bool) -> Iterator[None]:
     """Our own loggers to standard error, no other's: a foreign message may quote what it works on."""
+    from api.logs import JsonFormatter
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if as_json else plain)
     silent = logging.NullHandler()
     loggers = [logging.getLogger(name) for name in ("api", "intramural", "policies", "privacy")]
     before = [(logger.level, logger.propagate) for logger in loggers]

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from api.engines.base import Engine, Finished, GenerationRequest, GenerationResult, TextDelta
+from api.engines.base import Engine, GenerationRequest, GenerationResult, Item
 from api.server import BackgroundServer
 from client.records import DataSource
 from intramural.assets import asset_path
@@ -186,7 +186,7 @@ class _Watched:
         self._note(request)
         return self._engine.generate(request)
 
-    def stream(self, request: GenerationRequest) -> Iterator[TextDelta | Finished]:
+    def stream(self, request: GenerationRequest) -> Iterator[Item]:
         self._note(request)
         return self._engine.stream(request)
 

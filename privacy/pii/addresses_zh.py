@@ -12,7 +12,7 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.entities import Span
-from privacy.pii.rules import LETTERS, Rule
+from privacy.pii.rules import LETTERS, Rule, time_limit
 
 PROVINCES: Final = (
     "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州"
@@ -75,7 +75,6 @@ _FIELD: Final = regex.compile(
 )
 _MOST_LEFT: Final = 45
 _LEAST_HEAD: Final = 2
-_SECONDS: Final = 5.0
 
 
 class _Numbered(Rule):
@@ -87,7 +86,7 @@ class _Numbered(Rule):
 
     def find(self, text: str) -> Iterator[Span]:
         done = 0
-        for match in self.pattern.finditer(text, timeout=_SECONDS):
+        for match in self.pattern.finditer(text, timeout=time_limit(text)):
             start, score = _opening(text, match, done)
             if score:
                 done = match.end()
@@ -103,7 +102,7 @@ class _Bare(Rule):
         return frozenset({"ADDRESS", "POSTCODE"})
 
     def find(self, text: str) -> Iterator[Span]:
-        for match in self.pattern.finditer(text, timeout=_SECONDS):
+        for match in self.pattern.finditer(text, timeout=time_limit(text)):
             yield Span(match.start(), match.end(), "ADDRESS", self.score, self.source)
             yield from _postcode(text, match.end(), self.source)
 

@@ -12,11 +12,10 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.entities import Span
-from privacy.pii.rules import LETTERS, RIGHT, Check, Facts, Rule
+from privacy.pii.rules import LETTERS, RIGHT, Check, Facts, Rule, time_limit
 from privacy.pii.rules_numbers import luhn
 from privacy.pii.scripts import has_han
 
-_SECONDS: Final = 5.0
 _OTHER: Final = regex.compile(r"[^0-9A-Za-z]")
 
 
@@ -63,7 +62,7 @@ class AfterCues(Rule):
         return frozenset(one.entity for one in self.table)
 
     def find(self, text: str) -> Iterator[Span]:
-        for start in self.pattern.finditer(text, timeout=_SECONDS):
+        for start in self.pattern.finditer(text, timeout=time_limit(text)):
             at = start.start()
             before = text[max(0, at - _REACH) : at]
             if not before or _ANY_CUE.match(before) is None:

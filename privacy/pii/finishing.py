@@ -108,6 +108,10 @@ class Finisher:
         """Least score of a finding of this kind."""
         return self.thresholds.get(entity, self.threshold)
 
+    def wants(self, span: Span) -> bool:
+        """Whether a finding is of a kind that is wanted, and sure enough."""
+        return span.entity in self.entities and span.score >= self.threshold_of(span.entity)
+
     def __call__(self, text: str, found: Iterable[Span]) -> tuple[Span, ...]:
         """Disjoint spans in order; every character of every kept finding is covered.
 
@@ -115,9 +119,7 @@ class Finisher:
             LimitExceeded: there are more than ``limits.findings``.
         """
         view = plain(text)
-        wanted = [
-            s for s in found if s.entity in self.entities and s.score >= self.threshold_of(s.entity)
-        ]
+        wanted = filter(self.wants, found)
         spans = [span for one in wanted if (span := _whole(view, one)) is not None]
         if self._deny:
             spans += [Span(*place, "TERM", 1.0, "deny") for place in self._deny.find(view)]

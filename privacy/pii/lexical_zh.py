@@ -173,13 +173,19 @@ def _without_words(sentence: str, belief: Floats) -> Floats:
     """The beliefs without those in titles, roles and words of the sentence beside a name."""
     kept = belief.copy()
     for i in np.flatnonzero(belief >= _FAMILIAR).tolist():
-        if belief[i] < _SURE and sentence[i] in SENTENCE_WORDS:
+        if belief[i] < _SURE and sentence[i] in SENTENCE_WORDS and not _surname(sentence, i):
             kept[i] = 0
     for match in _NO_LETTERS.finditer(sentence):
         kept[match.start() : match.end()] = 0
     for match in NOT_NAMES.finditer(sentence):
         kept[match.start() : match.end()] = 0
     return kept
+
+
+def _surname(sentence: str, i: int) -> bool:
+    """Whether a word such as "towards" is rather a surname: no other surname follows it."""
+    after = sentence[i + 1 : i + 2]
+    return sentence[i] in FREQUENT and after not in _SURNAMES and has_han(after)
 
 
 def _dotted(sentence: str, belief: Floats, threshold: float) -> Iterator[Span]:

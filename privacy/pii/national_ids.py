@@ -6,8 +6,9 @@ Bare runs of digits are never taken for an identifier by a weak checksum alone: 
 number in ten or eleven passes. Such numbers need their word.
 """
 
+import string
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
@@ -373,22 +374,27 @@ _START: Final = regex.compile(
 _DIGITS_SOON: Final = regex.compile(r"(?:[^0-9]{0,6}[0-9]){4}", ASCII)
 
 
+_BY_FIRST: Final = {
+    first: tuple(one for one in IDENTIFIERS if one.pattern.match(first, partial=True))
+    for first in string.ascii_letters + string.digits
+}
+"""First character -> the identifiers that may begin with it."""
+
+
 @dataclass(frozen=True)
 class IdentifierRule(Rule):
     """All identifiers at once, tried only where one may begin: dozens of scans would be slow."""
 
-    identifiers: tuple[Identifier, ...] = field(default=IDENTIFIERS)
-
     @property
     def entities(self) -> frozenset[str]:
-        return frozenset(one.entity for one in self.identifiers)
+        return frozenset(one.entity for one in IDENTIFIERS)
 
     def find(self, text: str) -> Iterator[Span]:
         for begin in self.pattern.finditer(text):
             at = begin.start()
             if not _DIGITS_SOON.match(text, at):
                 continue
-            for one in self.identifiers:
+            for one in _BY_FIRST.get(text[at], ()):
                 match = one.pattern.match(text, at)
                 if match is None:
                     continue

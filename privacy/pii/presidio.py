@@ -28,7 +28,7 @@ from spacy.lang.en.stop_words import STOP_WORDS
 
 from privacy.pii.custom import CustomPattern, find_custom
 from privacy.pii.detector import DEFAULT_THRESHOLD, Language, PiiModels
-from privacy.pii.entities import ENTITIES, PERSONAL, Span
+from privacy.pii.entities import ENTITIES, ON_REQUEST, PERSONAL, Span
 from privacy.pii.errors import DetectorNotReady, RedactionUnavailable
 from privacy.pii.finishing import Finisher
 from privacy.pii.lexical_zh import LexicalAnalyser
@@ -90,7 +90,7 @@ class PresidioDetector:
         )
         self._limits = limits
         least = self._finish.least()
-        engine = _Models(models, tuple(languages), least, threads)
+        engine = _Models(models, tuple(languages), self._finish, threads)
         registry = RecognizerRegistry(
             recognizers=[_Rules(own, wanted), _Findings()], supported_languages=[_ANY]
         )
@@ -118,7 +118,9 @@ class PresidioDetector:
 
     def _find(self, views: Sequence[str]) -> list[list[Span]]:
         """The raw findings of each piece of text."""
-        results = self._analyzer.analyze_iterator(views, language=_ANY, batch_size=_BATCH)
+        results = self._analyzer.analyze_iterator(
+            views, language=_ANY, batch_size=_BATCH, score_threshold=self._finish.least()
+        )
         return [[_span(result) for result in found] for found in results]
 
 
@@ -135,11 +137,14 @@ class _Models(NlpEngine):
     """The models of the configured languages, as Presidio's NLP engine."""
 
     def __init__(
-        self, models: PiiModels, languages: tuple[str, ...], threshold: float, threads: int
+        self, models: PiiModels, languages: tuple[str, ...], finish: Finisher, threads: int
     ) -> None:
         if not languages or set(languages) - {"en", "zh"}:
             raise DetectorNotReady(f"languages={list(languages)} must be some of 'en' and 'zh'")
-        self._threshold = threshold
+        self._threshold = finish.least()
+        self._wanted = finish.wants
+        # Only its names need a capital.
+        self._all_of_it = not finish.entities.isdisjoint(ON_REQUEST)
         self._english: tuple[TokenClassifier, SpacyNames] | None = None
         self._chinese: LexicalAnalyser | None = None
         if "en" in languages:
@@ -180,15 +185,33 @@ class _Models(NlpEngine):
                     if (span.entity == "PERSON" and span.of(segment).istitle())
                     or not (fragment or span.of(segment) in STOP_WORDS)
                 ]
-            read = [s for s in segments if not s[3]]
-            for (i, offset, _, _), spans in zip(
-                read, names.find([segment for _, _, segment, _ in read]), strict=True
+            passages = [
+                (i, offset + start, passage)
+                for i, offset, segment, fragment in segments
+                if not fragment
+                for start, passage in self._passages(names, segment, offset, found[i])
+            ]
+            for (i, offset, _), spans in zip(
+                passages, names.find([passage for _, _, passage in passages]), strict=True
             ):
                 found[i] += [moved(span, offset, "spacy") for span in spans]
         if self._chinese is not None:
             for spans, more in zip(found, self._chinese.find(texts, self._threshold), strict=True):
                 spans += [moved(span, 0, "lac") for span in more]
         return found
+
+    def _passages(
+        self, names: SpacyNames, segment: str, offset: int, known: Sequence[Span]
+    ) -> Iterable[tuple[int, str]]:
+        """What spaCy has to read of a segment at ``offset`` of a text, given the text's findings."""
+        if self._all_of_it:
+            return [(0, segment)]
+        inside = [
+            moved(span, -offset)
+            for span in known
+            if self._wanted(span) and offset <= span.start < offset + len(segment)
+        ]
+        return names.unexplained(segment, inside)
 
     def load(self) -> None:
         """Nothing left to do: models are loaded by the constructor, so that it can refuse."""

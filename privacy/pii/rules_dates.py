@@ -65,11 +65,20 @@ def _rule(
     cued: float = 0.0,
     flags: int = regex.IGNORECASE,
     needs: tuple[str, ...] = (),
-    latin: bool = True,
+    latin: bool = False,
+    digits: int = 0,
 ) -> Rule:
     compiled = regex.compile(f"{LEFT}(?:{pattern}){RIGHT}", ASCII | flags | regex.MULTILINE)
     return Rule(
-        entity, compiled, score, cue=words(cue) if cue else None, cued=cued, name=name, needs=needs
+        entity,
+        compiled,
+        score,
+        cue=words(cue) if cue else None,
+        cued=cued,
+        name=name,
+        needs=needs,
+        latin=latin,
+        digits=digits,
     )
 
 
@@ -131,13 +140,17 @@ DATE_RULES: Final[tuple[Rule, ...]] = (
         0.6,
         "age_sex",
         flags=0,
+        latin=True,
+        digits=2,
     ),
-    _rule("AGE", r"[MF]/(?P<value>[1-9]\d)", 0.6, "sex_age", flags=0),
+    _rule("AGE", r"[MF]/(?P<value>[1-9]\d)", 0.6, "sex_age", flags=0, latin=True, digits=2),
     _rule(
         "AGE",
         r"(?<=[,(] ?)(?P<value>[1-9]\d)(?=, ?(?:male|female|man|woman|from|of)(?![a-z])|\) ?(?:was|is|of|from|has|said)(?![a-z]))",
         0.6,
         "age_in_apposition",
+        latin=True,
+        digits=2,
     ),
     _rule(
         "AGE",
@@ -146,14 +159,13 @@ DATE_RULES: Final[tuple[Rule, ...]] = (
         "age_decade",
         needs=("in his", "in her", "in my", "in their"),
     ),
-    _rule("DATE_TIME", rf"(?:{_WEEKDAY},? )?{DATE}", 0.8, "date", needs=DIGITS, latin=False),
+    _rule("DATE_TIME", rf"(?:{_WEEKDAY},? )?{DATE}", 0.8, "date", needs=DIGITS),
     _rule(
         "DATE_TIME",
         rf"(?:{_WEEKDAY},? )?{_PARTIAL}",
         0.6,
         "partial_date",
         needs=DIGITS,
-        latin=False,
     ),
     _rule("DATE_TIME", _WEEKDAY, 0.6, "weekday", needs=("day",)),
     _rule(
@@ -162,7 +174,6 @@ DATE_RULES: Final[tuple[Rule, ...]] = (
         0.6,
         "clock",
         needs=DIGITS,
-        latin=False,
     ),
     _rule(
         "DATE_TIME",
@@ -170,6 +181,5 @@ DATE_RULES: Final[tuple[Rule, ...]] = (
         0.55,
         "year",
         needs=DIGITS,
-        latin=False,
     ),
 )

@@ -111,17 +111,17 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cue=_CARD_CUE,
         cued=0.85,
         name="card",
-        digits=4,
+        digits=12,
     ),
     rule(
         "CREDIT_CARD",
         r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}",
         check=_card,
         name="card_in_fours",
-        digits=4,
+        digits=16,
     ),
     # 62... is UnionPay, whose debit cards run to 19 digits and often travel without a valid check.
-    rule("CREDIT_CARD", r"62\d{14,17}", 0.8, name="unionpay", digits=4),
+    rule("CREDIT_CARD", r"62\d{14,17}", 0.8, name="unionpay", digits=16),
     rule(
         "CREDIT_CARD",
         r"\d{3,4}",
@@ -137,6 +137,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cue=r"iban",
         name="iban",
         cued=0.9,
+        latin=True,
         digits=4,
     ),
     rule(
@@ -155,15 +156,16 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cued=0.8,
         needs=("swift", "bic"),
     ),
-    rule("BANK_ACCOUNT", r"[A-Z]{4}\d{10,18}", 0.7, name="account_form", digits=4),
+    rule("BANK_ACCOUNT", r"[A-Z]{4}\d{10,18}", 0.7, name="account_form", latin=True, digits=10),
     *NATIONAL_ID_RULES,
-    rule("NATIONAL_ID", r"\d{3}-\d{2}-\d{4}", 0.95, name="us_ssn_form", digits=4),
+    rule("NATIONAL_ID", r"\d{3}-\d{2}-\d{4}", 0.95, name="us_ssn_form", digits=9),
     rule(
         "NATIONAL_ID",
         r"[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Z]",
         0.8,
         name="gb_nino_form",
-        digits=4,
+        latin=True,
+        digits=6,
     ),
     rule(
         "NATIONAL_ID",
@@ -173,7 +175,9 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         name="long_id",
         needs=("id",),
     ),
-    rule("NATIONAL_ID", r"\d{7,8}\([0-9A-Za-z]\)", 0.8, name="id_with_check", digits=4),
+    rule(
+        "NATIONAL_ID", r"\d{7,8}\([0-9A-Za-z]\)", 0.8, name="id_with_check", needs=("(",), digits=7
+    ),
     rule(
         "PASSPORT",
         r"[A-Z]{0,2}\d{6,9}[A-Z]?|[A-Z0-9]{9}",
@@ -182,7 +186,7 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cued=0.9,
         needs=("pass", "pasaport"),
     ),
-    rule("PASSPORT", r"[A-Z]\d{8}|E[A-Z]\d{7}", 0.6, name="passport_form", digits=4),
+    rule("PASSPORT", r"[A-Z]\d{8}|E[A-Z]\d{7}", 0.6, name="passport_form", latin=True, digits=7),
     rule(
         "DRIVER_LICENSE",
         r"(?=[A-Za-z0-9-]{0,15}\d{4})[A-Za-z0-9][A-Za-z0-9-]{4,18}",
@@ -198,13 +202,14 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         cue=PHONE_CUE,
         cued=0.8,
         name="phone",
-        digits=4,
+        digits=7,
     ),
     rule(
         "IP_ADDRESS",
         r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)",
         check=_ip,
         name="ipv4",
+        needs=(".",),
         digits=4,
     ),
     rule(
@@ -212,13 +217,14 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         r"(?<![:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![:.])",
         check=_ip,
         name="ipv6",
-        needs=(":", "-"),
+        needs=(":",),
     ),
     rule(
         "LOCATION",
         r"(?<![\d.])-?(?:[1-8]?\d|90)\.\d{4,10}(?:, ?| )-?(?:1[0-7]\d|180|[1-9]?\d)\.\d{4,10}(?![\d.])",
         0.8,
         name="coordinates",
+        needs=(".",),
         digits=10,
     ),
     rule(
@@ -229,7 +235,8 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         r"[A-Z]{2}\d{2} ?[A-Z]{3}|[A-HJ-NP-TV-Z]{2}-\d{3}-[A-HJ-NP-TV-Z]{2}",
         0.6,
         name="plate_form",
-        digits=4,
+        latin=True,
+        digits=2,
     ),
     rule(
         "LICENSE_PLATE",
@@ -240,7 +247,14 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         needs=("plate", "registration"),
     ),
     # What is left: long numbers are accounts, orders, tickets of somebody.
-    rule("ID_NUMBER", r"(?i:EMP|EID)[-_ ]?\d{4,10}", 0.8, name="employee_form", digits=4),
+    rule(
+        "ID_NUMBER",
+        r"(?i:EMP|EID)[-_ ]?\d{4,10}",
+        0.8,
+        name="employee_form",
+        needs=("emp", "eid"),
+        digits=4,
+    ),
     rule(
         "ID_NUMBER",
         r"(?=[A-Za-z0-9/-]{0,14}\d)[A-Za-z0-9][A-Za-z0-9/-]{3,24}",
@@ -252,11 +266,13 @@ NUMBER_RULES: Final[tuple[Rule, ...]] = (
         latin=True,
         digits=1,
     ),
-    rule("ID_NUMBER", r"\d{9,30}", 0.5, name="long_number", digits=4),
+    rule("ID_NUMBER", r"\d{9,30}", 0.5, name="long_number", digits=9),
     rule(
         "ID_NUMBER",
         r"(?=[A-Z0-9]{0,33}[A-Z])(?=[A-Z0-9]{0,26}\d{8})[A-Z0-9]{9,34}",
         0.5,
         name="long_code",
+        latin=True,
+        digits=8,
     ),
 )

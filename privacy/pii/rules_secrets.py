@@ -13,10 +13,9 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.entities import Span
-from privacy.pii.rules import ASCII, Rule
+from privacy.pii.rules import ASCII, Rule, time_limit
 
 _CERTAIN: Final = 0.97
-_SECONDS: Final = 5.0
 
 # Forms as their issuers publish them for secret scanners.
 _ISSUED: Final = {
@@ -185,36 +184,36 @@ class SecretRule(Rule):
 
     def find(self, text: str) -> Iterator[Span]:
         if _LONG_RUN.search(text):
-            for match in _TOKEN.finditer(text, timeout=_SECONDS):
+            for match in _TOKEN.finditer(text, timeout=time_limit(text)):
                 yield _span(match.start(), match.end(), _CERTAIN, str(match.lastgroup))
-            for match in _AUTHORIZATION.finditer(text, timeout=_SECONDS):
+            for match in _AUTHORIZATION.finditer(text, timeout=time_limit(text)):
                 value = match.group("value")
                 if any(c.isdigit() for c in value) and not _UUID.fullmatch(value):
                     yield _value(match, 0.9, "authorization_header")
         if "://" in text:
-            for match in _CREDENTIAL_URL.finditer(text, timeout=_SECONDS):
+            for match in _CREDENTIAL_URL.finditer(text, timeout=time_limit(text)):
                 if match.group("password")[0] not in "${<*":
                     yield _span(match.start(), match.end(), _CERTAIN, "credential_url")
         if "=" in text:
-            for match in _CREDENTIAL_PARAMETER.finditer(text, timeout=_SECONDS):
+            for match in _CREDENTIAL_PARAMETER.finditer(text, timeout=time_limit(text)):
                 yield _span(match.start(), match.end(), 0.95, "connection_string")
         if "PRIVATE KEY" in text:
-            for match in _KEY_BLOCK.finditer(text, timeout=_SECONDS):
+            for match in _KEY_BLOCK.finditer(text, timeout=time_limit(text)):
                 yield _span(match.start(), match.end(), 1.0, "private_key")
         if "-u" in text:
-            for match in _BASIC_OPTION.finditer(text, timeout=_SECONDS):
+            for match in _BASIC_OPTION.finditer(text, timeout=time_limit(text)):
                 yield _value(match, 0.85, "basic_credentials")
         folded = text.lower()
         if any(part in folded for part in _HINTS):
-            for match in self.pattern.finditer(text, timeout=_SECONDS):
+            for match in self.pattern.finditer(text, timeout=time_limit(text)):
                 if (span := _assigned(match)) is not None:
                     yield span
         if any(part in folded for part in _PASSWORD_HINTS):
-            for match in _PASSWORD.finditer(text, timeout=_SECONDS):
+            for match in _PASSWORD.finditer(text, timeout=time_limit(text)):
                 if not _NO_PASSWORD.fullmatch(match.group("value").strip(" .,;:!?")):
                     yield _value(match, 0.85, "assigned_password")
         if not text.isascii():
-            for match in _CHINESE.finditer(text, timeout=_SECONDS):
+            for match in _CHINESE.finditer(text, timeout=time_limit(text)):
                 if looks_secret(match.group("value"), numeric=True):
                     yield _value(match, 0.85, "assigned_secret")
 

@@ -15,10 +15,9 @@ from privacy.pii.addresses_zh import ADDRESS_RULES
 from privacy.pii.cues_zh import CUES, VALUE_START, AfterCues, bank_card
 from privacy.pii.entities import Span
 from privacy.pii.names_zh import HAN_NAME_RULES, PINYIN_RULES
-from privacy.pii.rules import LEFT, LETTERS, RIGHT, Check, Rule
+from privacy.pii.rules import LEFT, LETTERS, RIGHT, Check, Rule, time_limit
 from privacy.pii.scripts import HAN
 
-_SECONDS: Final = 5.0
 _WEIGHTS: Final = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CREDIT_CODE: Final = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _REGIONS: Final = frozenset(
@@ -132,7 +131,7 @@ class _Where(Rule):
         return frozenset().union(*(one.entities for one in self.rules))
 
     def find(self, text: str) -> Iterator[Span]:
-        if self.pattern.search(text, timeout=_SECONDS) is not None:
+        if self.pattern.search(text, timeout=time_limit(text)) is not None:
             for one in self.rules:
                 yield from one.find(text)
 
@@ -145,7 +144,7 @@ class _SpelledNumbers(Rule):
         return frozenset(entity for _, entity, _ in _SPELLED_FORMS)
 
     def find(self, text: str) -> Iterator[Span]:
-        for match in self.pattern.finditer(text, timeout=_SECONDS):
+        for match in self.pattern.finditer(text, timeout=time_limit(text)):
             value = match.group()
             digits = _OTHER.sub("", value.translate(_NUMERALS))
             if _OTHER.sub("", value) == digits:
@@ -193,7 +192,7 @@ class _Dates(Rule):
         return frozenset({"DATE_OF_BIRTH", "DATE_TIME"})
 
     def find(self, text: str) -> Iterator[Span]:
-        for match in self.pattern.finditer(text, timeout=_SECONDS):
+        for match in self.pattern.finditer(text, timeout=time_limit(text)):
             start, end = match.span()
             born = _BEFORE_BIRTH.match(text[max(0, start - 16) : start]) or _AFTER_BIRTH.match(
                 text, end

@@ -4,11 +4,14 @@ The folder holds ``model.onnx``, ``tokenizer.json`` and ``config.json`` with
 ``id2label`` in BIO form. Texts of any length are read in overlapping token
 windows, so that nothing is cut off at the model's limit; where windows overlap,
 the more suspicious reading of a token counts.
+
+Each window is a call of its own. The quantised model takes one scale from all that it
+is given at once, so beside other texts, or padding, a text would get other scores; and
+on one core a batch is no faster.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,14 +61,6 @@ _LOWER_POWER: Final = 3.0
 _CAPITAL_POWER: Final = 0.7
 _WINDOW: Final = 126
 _OVERLAP: Final = 24
-_BATCH: Final = 16
-
-
-@dataclass(frozen=True)
-class _Window:
-    text: int
-    first: int
-    ids: list[int]
 
 
 class TokenClassifier:
@@ -87,7 +82,6 @@ class TokenClassifier:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._edges = [self._tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")]
-        self._padding = self._tokenizer.token_to_id("[PAD]") or 0
         self._session = open_session(folder / "model.onnx", threads)
         self._inputs = {item.name for item in self._session.get_inputs()}
 
@@ -101,35 +95,30 @@ class TokenClassifier:
             once = self.find(list(distinct), threshold)
             return [list(once[distinct[text]]) for text in texts]
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        windows = [w for i, e in enumerate(encodings) for w in _windows(i, e.ids, e.word_ids)]
-        windows.sort(key=lambda window: len(window.ids))
-        scores = [np.zeros((len(e.ids), len(self._entities) + 1), np.float32) for e in encodings]
-        for first in range(0, len(windows), _BATCH):
-            batch = windows[first : first + _BATCH]
-            for window, found in zip(batch, self._probabilities(batch), strict=True):
-                seen = scores[window.text][window.first : window.first + len(window.ids)]
-                fresh = found[1 : 1 + len(window.ids)]
-                # Column 0 becomes 1 - P(O), so that the maximum keeps the suspicious reading.
-                fresh[:, 0] = 1 - fresh[:, 0]
-                worse = fresh[:, 0] > seen[:, 0]
-                seen[worse] = fresh[worse]
         return [
-            self._spans(text, encoding.offsets, score, threshold)
-            for text, encoding, score in zip(texts, encodings, scores, strict=True)
+            self._spans(text, e.offsets, self._scores(e.ids, e.word_ids), threshold)
+            for text, e in zip(texts, encodings, strict=True)
         ]
 
-    def _probabilities(self, batch: Sequence[_Window]) -> npt.NDArray[np.float32]:
-        """Label probabilities ``(window, position, label)`` of one padded batch."""
-        longest = max(len(window.ids) for window in batch) + 2
-        ids = np.full((len(batch), longest), self._padding, np.int64)
-        mask = np.zeros_like(ids)
-        for row, window in enumerate(batch):
-            line = np.array([self._edges[0], *window.ids, self._edges[1]], np.int64)
-            ids[row, : len(line)] = line
-            mask[row, : len(line)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    def _scores(self, ids: list[int], words: Sequence[int | None]) -> npt.NDArray[np.float32]:
+        """Label probabilities ``(token, label)`` of one text; column 0 is 1 - P(O)."""
+        scores = np.zeros((len(ids), len(self._entities) + 1), np.float32)
+        for first in _windows(len(ids), words):
+            fresh = self._probabilities(ids[first : first + _WINDOW])
+            # Turned round, so that the maximum keeps the suspicious reading.
+            fresh[:, 0] = 1 - fresh[:, 0]
+            seen = scores[first : first + len(fresh)]
+            worse = fresh[:, 0] > seen[:, 0]
+            seen[worse] = fresh[worse]
+        return scores
+
+    def _probabilities(self, window: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Label probabilities ``(token, label)`` of one window."""
+        ids = np.array([[self._edges[0], *window, self._edges[1]]], np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        feed["token_type_ids"] = np.zeros_like(ids)
         chosen = {name: array for name, array in feed.items() if name in self._inputs}
-        logits = self._session.run(None, chosen)[0]
+        logits = self._session.run(None, chosen)[0][0, 1:-1]
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
 
@@ -194,16 +183,14 @@ def _bare(text: str, spans: Sequence[Span], i: int) -> bool:
     )
 
 
-def _windows(text: int, ids: list[int], words: Sequence[int | None]) -> list[_Window]:
-    """Overlapping windows over one text's tokens; each opens at the start of a word."""
-    windows = []
+def _windows(tokens: int, words: Sequence[int | None]) -> Iterator[int]:
+    """First tokens of the overlapping windows over a text; each opens at the start of a word."""
     start = 0
-    while start < len(ids):
-        windows.append(_Window(text, start, ids[start : start + _WINDOW]))
-        if start + _WINDOW >= len(ids):
+    while start < tokens:
+        yield start
+        if start + _WINDOW >= tokens:
             break
         following = start + _WINDOW - _OVERLAP
         while following - 1 > start and words[following] == words[following - 1]:
             following -= 1
         start = following
-    return windows

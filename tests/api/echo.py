@@ -13,10 +13,17 @@ from api.engines.base import (
     FinishReason,
     GenerationRequest,
     GenerationResult,
+    Item,
     TextDelta,
+    TokenLogprob,
+    ToolCall,
+    ToolCalled,
     Usage,
+    whole,
 )
+from api.engines.guide import Told
 from api.engines.stop import StopFilter
+from api.engines.tool_calls import ToolCallReader
 from api.errors import ContextTooLong, UnknownModel
 
 
@@ -49,51 +56,75 @@ class EchoEngine:
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """See the port."""
-        *deltas, last = self.stream(request)
-        if not isinstance(last, Finished):
-            raise TypeError("a stream ends with Finished")
-        text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
-        return GenerationResult(text, last.finish_reason, last.usage)
+        return whole(self.stream(request))
 
-    def stream(self, request: GenerationRequest) -> Iterator[TextDelta | Finished]:
+    def stream(self, request: GenerationRequest) -> Iterator[Item]:
         """See the port."""
         if request.model != self._model_id:
             raise UnknownModel("another model")
         self.seen.append(request)
         said = [message.content for message in request.messages] or [request.prompt or ""]
         prompt_tokens = sum(len(_tokens(text)) for text in said) + 2 * len(request.messages)
-        room = self.context_length - prompt_tokens
+        limit = min(self.context_length, request.max_context or self.context_length)
+        room = limit - prompt_tokens
         if room < 1 or (request.max_tokens > room and not request.fit):
-            raise ContextTooLong(prompt_tokens, request.max_tokens, self.context_length)
+            raise ContextTooLong(prompt_tokens, request.max_tokens, limit)
         answer = _tokens(self._reply(said[-1]))
         return self._run(request, answer, prompt_tokens, min(request.max_tokens, room))
 
     def _run(
         self, request: GenerationRequest, answer: list[str], prompt_tokens: int, bound: int
-    ) -> Iterator[TextDelta | Finished]:
-        stop = StopFilter(request.stop)
-        count = 0
+    ) -> Iterator[Item]:
+        spent = 0
         complete = False
         try:
-            for token in answer[:bound]:
-                count += 1
-                for start in range(0, len(token), self._piece):
-                    self.step(count)
-                    text = stop.feed(token[start : start + self._piece])
-                    if text:
-                        yield TextDelta(text, Usage(prompt_tokens, count))
-                if stop.hit:
-                    break
-            rest = stop.flush()
-            if rest:
-                yield TextDelta(rest, Usage(prompt_tokens, count))
-            whole = stop.hit or len(answer) <= bound
-            reason: FinishReason = "stop" if whole else "length"
+            for index in range(request.n):
+                for item in self._one(request, answer, Usage(prompt_tokens, spent), bound, index):
+                    yield item
+                    last = item.usage
+                spent = last.completion_tokens
             complete = True
-            yield Finished(reason, Usage(prompt_tokens, max(count, 1)))
         finally:
             if not complete:
                 self.closed.set()
+
+    def _one(
+        self, request: GenerationRequest, answer: list[str], before: Usage, bound: int, index: int
+    ) -> Iterator[Item]:
+        stop = StopFilter(request.stop)
+        calls = ToolCallReader(request.callable_tools(), None if request.parallel_tool_calls else 1)
+        told = Told()
+        length = 0
+        usage = before
+
+        def made(parts: Iterator[str | ToolCall]) -> Iterator[Item]:
+            nonlocal length
+            for part in parts:
+                if isinstance(part, ToolCall):
+                    yield ToolCalled(part, usage, index)
+                else:
+                    length += len(part)
+                    yield TextDelta(part, usage, index)
+
+        for count, token in enumerate(answer[:bound], start=1):
+            usage = Usage(before.prompt_tokens, before.completion_tokens + count)
+            top = (("other", -1.5),) * (request.logprobs or 0)
+            told.token(-0.5, top, token)
+            for start in range(0, len(token), self._piece):
+                self.step(count)
+                yield from made(calls.feed(stop.feed(token[start : start + self._piece])))
+            if stop.hit:
+                break
+        yield from made(calls.feed(stop.flush()))
+        yield from made(calls.flush())
+        reason: FinishReason = "stop" if stop.hit or len(answer) <= bound else "length"
+        if calls.calls:
+            reason = "tool_calls"
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if request.logprobs is not None:
+            logprobs = told.upto(length)
+        least = max(usage.completion_tokens, before.completion_tokens + 1)
+        yield Finished(reason, Usage(before.prompt_tokens, least), index, logprobs)
 
 
 def _tokens(text: str) -> list[str]:

@@ -12,7 +12,9 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.engines.base import Engine
+from api.jwks import Fetch
 from api.keys import KeyStore
+from api.limits import Rates
 from api.settings import ServiceSettings
 from policies.load import parse_policy
 from policies.model import Policy
@@ -162,7 +164,9 @@ def build(
     detector: Detector | None = None,
     policy_text: str = POLICY,
     ledgers: Callable[[], Sequence[Spend]] = lambda: SPENT,
-    releases: Sequence[VerifiedRelease] | None = None,
+    releases: Any = None,
+    rates: Rates | None = None,
+    fetch_keys: Fetch | None = None,
     **settings: Any,
 ) -> Service:
     """Open everything and wire it; the caller closes ``audit`` and ``keys``."""
@@ -180,6 +184,8 @@ def build(
         policy=declared,
         releases=[published] if releases is None else releases,
         ledgers=ledgers,
+        rates=rates,
+        fetch_keys=fetch_keys,
     )
     service = Service(app, engine, audit, keys, key, published, declared)
     for role in declared.roles:

@@ -296,6 +296,21 @@ def test_a_context_that_is_exceeded_names_the_figures(service: Service) -> None:
         assert "512" in answer.json()["error"]["message"]
 
 
+def test_the_roles_context_is_a_bound(make_service: Factory) -> None:
+    """Prompt and answer together keep to the role's bound, in chat and in a batch of prompts."""
+    text = POLICY.replace("max_tokens = 200", "max_tokens = 200\nmax_context = 12")
+    client = make_service(policy_text=text).client()
+    assert client.post(URL, json=chat("one two", max_tokens=6)).status_code == 200
+    for answer in (
+        client.post(URL, json=chat("one two", max_tokens=8)),
+        client.post(URL, json=chat("a " * 8)),
+        client.post("/v1/completions", json={"model": "intramural", "prompt": ["a", "a " * 8]}),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert "12" in answer.json()["error"]["message"]
+
+
 def test_a_bound_above_the_roles_is_refused(service: Service) -> None:
     """The policy's bound on tokens is named."""
     answer = service.client().post(URL, json=chat("x", max_tokens=201))

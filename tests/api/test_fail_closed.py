@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from api.engines.base import Finished, GenerationRequest, TextDelta
+from api.engines.base import Finished, GenerationRequest, Item
 from api.errors import EngineError
 from privacy.audit.log import AuditLog
 from privacy.errors import AuditUnavailable, TamperedStore
@@ -133,7 +133,7 @@ class BrokenEngine(EchoEngine):
 
     def _run(
         self, request: GenerationRequest, answer: list[str], prompt_tokens: int, bound: int
-    ) -> Iterator[TextDelta | Finished]:
+    ) -> Iterator[Item]:
         for item in super()._run(request, answer, prompt_tokens, bound):
             if isinstance(item, Finished):
                 raise self.error

@@ -8,6 +8,7 @@ import pytest
 
 from api.errors import InvalidKey, KeyRequestInvalid
 from api.keys import KeyStore
+from api.keys_scope import Scope
 from privacy.errors import TamperedStore
 from privacy.signing import SigningKey
 
@@ -189,3 +190,149 @@ def test_a_secret_file_that_others_can_read_is_refused(
     (tmp_path / "secret").write_bytes(b"x")
     with pytest.raises(KeyRequestInvalid, match="1 bytes"):
         open_store(tmp_path, signing_key, clock)
+
+
+def test_rotation_overlaps(store: KeyStore, clock: Clock) -> None:
+    """The old key works for the overlap and not longer, the new one at once, with the same scope."""
+    scope = Scope.of(["chat"], ["r-1*"], ["10.2.0.0/16"])
+    text, old = store.create("crm", "app", name="crm", scope=scope)
+    other, _ = store.create("crm", "app", name="other")
+    second, new, retired = store.rotate("crm", timedelta(hours=24))
+    assert (new.name, new.principal, new.role, new.scope) == ("crm", "crm", "app", scope)
+    assert [key.id for key in retired] == [old.id]
+    for seconds, works in ((24 * 3600 - 1, True), (24 * 3600, False)):
+        clock.now = NOW + timedelta(seconds=seconds)
+        assert store.authenticate(second, "10.2.3.4").id == new.id
+        if works:
+            assert store.authenticate(text, "10.2.3.4").id == old.id
+        else:
+            with pytest.raises(InvalidKey, match="expired"):
+                store.authenticate(text, "10.2.3.4")
+    assert store.authenticate(other).name == "other"
+
+
+def test_rotation_never_lengthens_a_life(store: KeyStore, clock: Clock) -> None:
+    """A key that ends before the overlap does still ends then; no overlap ends it at once."""
+    text, _ = store.create("crm", "app", NOW + timedelta(hours=1), name="crm")
+    second, _, (retired,) = store.rotate("crm", timedelta(hours=24))
+    assert retired.expires == NOW + timedelta(hours=1)
+    _, third, both = store.rotate("crm", timedelta(0))
+    assert len(both) == 2
+    assert reason(store, text) == reason(store, second) == "expired"
+    clock.now = NOW + timedelta(hours=2)
+    assert [key.id for key in store.list() if key.state(clock.now) == "active"] == [third.id]
+
+
+def test_what_cannot_be_rotated_is_refused(store: KeyStore) -> None:
+    """An unknown or revoked key, and a negative overlap; nothing changes then."""
+    _, key = store.create("crm", "app", name="crm")
+    with pytest.raises(KeyRequestInvalid, match="overlap"):
+        store.rotate("crm", timedelta(seconds=-1))
+    with pytest.raises(KeyRequestInvalid, match="'erp'"):
+        store.rotate("erp", timedelta(0))
+    store.revoke(key.id)
+    with pytest.raises(KeyRequestInvalid, match="list"):
+        store.rotate("crm", timedelta(0))
+    assert len(store.list()) == 1
+
+
+def test_a_name_stands_for_one_key_at_a_time(store: KeyStore) -> None:
+    """A second active key of a name is refused; once it is revoked, the name is free."""
+    _, key = store.create("crm", "app", name="crm")
+    with pytest.raises(KeyRequestInvalid, match="rotate"):
+        store.create("crm", "app", name="crm")
+    store.revoke(key.id)
+    store.create("crm", "app", name="crm")
+
+
+@pytest.mark.parametrize(
+    ("origin", "admitted"),
+    [
+        ("10.2.3.4", True),
+        ("::ffff:10.2.3.4", True),
+        ("2001:db8::7", True),
+        ("10.3.0.1", False),
+        ("::1", False),
+        ("", False),
+        (None, False),
+        ("testclient", False),
+    ],
+)
+def test_networks_bind(store: KeyStore, origin: str | None, admitted: bool) -> None:
+    """A key is good from its networks only; from an unknown address it opens nothing."""
+    text, key = store.create(
+        "crm", "app", scope=Scope.of(networks=["10.2.0.0/16", "2001:db8::/32"])
+    )
+    if admitted:
+        assert store.authenticate(text, origin).id == key.id
+    else:
+        with pytest.raises(InvalidKey) as caught:
+            store.authenticate(text, origin)
+        assert (caught.value.reason, caught.value.key_id) == ("origin", key.id)
+
+
+def test_a_scope_changed_in_the_database_makes_the_key_unknown(
+    store: KeyStore, tmp_path: Path
+) -> None:
+    """Whoever can write the database cannot widen a key."""
+    text, _ = store.create("crm", "app", name="crm", scope=Scope.of(["chat"]))
+    for column, value in (("scope", ""), ("scope", '{"operations":["keys"]}'), ("name", "x")):
+        with sqlite3.connect(tmp_path / "keys.db") as connection:
+            (before,) = connection.execute(f"SELECT {column} FROM key_events").fetchone()
+            connection.execute(f"UPDATE key_events SET {column} = ?", (value,))
+        assert reason(store, text) == "unknown"
+        with sqlite3.connect(tmp_path / "keys.db") as connection:
+            connection.execute(f"UPDATE key_events SET {column} = ?", (before,))
+    assert store.authenticate(text).name == "crm"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [({"operations": ["fly"]}, "chat"), ({"networks": ["10.2.0.1/16"]}, "host bits")],
+)
+def test_a_scope_of_nothing_known_is_refused(options: dict[str, list[str]], word: str) -> None:
+    """A scope that could never match is a mistake."""
+    with pytest.raises(KeyRequestInvalid, match=word):
+        Scope.of(**options)
+
+
+def test_the_last_use_is_noted_to_the_minute(store: KeyStore, clock: Clock) -> None:
+    """Within a minute a second use writes nothing; the chain of events is not touched."""
+    _, key = store.create("crm", "app")
+    assert store.list()[0].used is None
+    store.note_use(key.id)
+    clock.now = NOW + timedelta(seconds=59)
+    store.note_use(key.id)
+    assert store.list()[0].used == NOW
+    clock.now = NOW + timedelta(seconds=61)
+    store.note_use(key.id)
+    assert store.list()[0].used == clock.now
+
+
+def test_derived_secrets_differ_by_purpose_and_agree_between_replicas(
+    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+) -> None:
+    """One server secret serves several purposes, none of which tells another."""
+    again = open_store(tmp_path, signing_key, clock)
+    assert store.derive("a") == again.derive("a")
+    assert len({store.derive("a"), store.derive("b"), (tmp_path / "secret").read_bytes()}) == 3
+    again.close()
+
+
+def test_keys_of_an_earlier_version_still_open(
+    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+) -> None:
+    """A store without names and scopes is migrated: its chain verifies and its keys open."""
+    text, key = store.create("crm", "app", NOW + timedelta(days=1))
+    store.revoke(store.create("erp", "app")[1].id)
+    with sqlite3.connect(tmp_path / "keys.db") as connection:
+        connection.execute("ALTER TABLE key_events DROP COLUMN name")
+        connection.execute("ALTER TABLE key_events DROP COLUMN scope")
+        connection.execute("DROP TABLE key_uses")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    store.close()
+    migrated = open_store(tmp_path, signing_key, clock)
+    assert migrated.authenticate(text) == key
+    assert [each.state(NOW) for each in migrated.list()] == ["active", "revoked"]
+    migrated.close()
+    open_store(tmp_path, signing_key, clock).close()

@@ -132,7 +132,7 @@ def test_overload_is_told_at_once(make_service: Factory, published: object) -> N
         go_on.wait(30)
 
     engine.step = step
-    service = make_service(engine=engine, waiting_generations=0)
+    service = make_service(engine=engine, concurrent_generations=1, waiting_generations=0)
     body = {"model": "intramural", "messages": [{"role": "user", "content": "hi"}]}
     headers = {"Authorization": f"Bearer {service.tokens['app']}"}
     results: list[int] = []
@@ -165,6 +165,7 @@ def test_the_server_logs_no_query_and_no_text(
         model="intramural", messages=[{"role": "user", "content": PROMPT}]
     )
     httpx.get(f"{server.base_url}/healthz?who={SECRETS[0]}")
+    server.close()  # a line is written once its answer has left
     ours = [
         record.getMessage()
         for record in caplog.records

@@ -124,7 +124,9 @@ def test_health_and_readiness(make_service: Factory) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["checks"] == {"engine": "failed", "audit": "ok", "release": "failed"}
+    checks = answer.json()["checks"]
+    assert {name for name, found in checks.items() if found != "ok"} == {"engine", "release"}
+    assert {"audit", "detector", "disk", "accepting"} <= checks.keys()
 
 
 def test_metrics_count_and_name_nobody(service: Service) -> None:

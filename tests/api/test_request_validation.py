@@ -41,6 +41,7 @@ def client(shared: Service) -> TestClient:
     return shared.client()
 
 
+TOOL = {"type": "function", "function": {"name": "look_up"}}
 CASES = [
     ({"max_tokens": -4}, "max_tokens", "at least 1"),
     ({"max_tokens": 2**40}, "max_tokens", "at most 131072"),
@@ -64,21 +65,53 @@ CASES = [
             ]
         },
         "messages[0].content[0].type",
-        "'text'",
+        "'image_url' is not supported",
     ),
     (
-        {"messages": [{"role": "user", "content": "x", "name": SENTINEL}]},
+        {"messages": [{"role": "user", "content": "x", "name": SENTINEL * 9}]},
         "messages[0].name",
+        "at most 64",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "x", "tool_calls": [SENTINEL]}]},
+        "messages[0].tool_calls",
         "not supported",
+    ),
+    (
+        {"messages": [{"role": "tool", "content": "x"}]},
+        "messages[0].tool_call_id",
+        "required",
     ),
     ({"stop": ["a"] * 5}, "stop", "at most 4"),
     ({"stop": ""}, "stop", "at least 1"),
     ({"stream": "yes"}, "stream", "true or false"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
-    ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-    ({"n": 2}, "n", "not supported"),
-    ({"logprobs": True}, "logprobs", "not supported"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function", "required"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'function'"),
+    ({"tools": [TOOL, TOOL]}, "tools", "names must differ"),
+    (
+        {"tools": [{"type": "function", "function": {"name": f"{SENTINEL} x"}}]},
+        "tools[0].function.name",
+        "must match",
+    ),
+    ({"tool_choice": "required"}, "tool_choice", "tools is empty"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": SENTINEL}}},
+        "tool_choice",
+        "does not define",
+    ),
+    ({"n": 17}, "n", "at most 16"),
+    ({"logit_bias": {"5": 1}}, "logit_bias", "not supported"),
+    ({"top_logprobs": 2}, "top_logprobs", "logprobs: true"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
+    ({"response_format": {"type": SENTINEL}}, "response_format.type", "'json_object'"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+        "response_format",
+        "needs a schema",
+    ),
+    ({"audio": {"voice": SENTINEL}}, "audio", "not supported"),
+    ({"functions": [SENTINEL]}, "functions", "not supported"),
     ({"store": True}, "store", "not supported"),
     ({SENTINEL: 1}, None, "does not know"),
     ({"max_token": 1}, None, "did you mean 'max_tokens'"),

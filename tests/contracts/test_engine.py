@@ -1,4 +1,5 @@
-"""What every engine promises, checked on the real one over a tiny Llama and on the tests' echo."""
+"""What every engine promises, checked on the local one over a tiny Llama, on the upstream one over
+a mock server, and on the tests' echo."""
 
 import threading
 from collections.abc import Callable
@@ -16,16 +17,19 @@ from api.engines.base import (
 )
 from api.errors import ContextTooLong, UnknownModel
 from tests.api.echo import EchoEngine
+from tests.api.upstream_kit import upstream
 
 MODEL = "r-0123456789abcdef0123"
 HELLO = (Message("system", "Be brief."), Message("user", "Hello, who are you?"))
 
 
-@pytest.fixture(scope="module", params=["transformers", "echo"])
+@pytest.fixture(scope="module", params=["transformers", "echo", "upstream"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """One engine of each kind, serving ``MODEL``."""
     if request.param == "echo":
         return EchoEngine(MODEL)
+    if request.param == "upstream":
+        return upstream(MODEL)
     from api.engines.transformers_local import TransformersEngine
 
     path: Path = request.getfixturevalue("tiny_llama_dir")

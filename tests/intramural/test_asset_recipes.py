@@ -76,8 +76,9 @@ def test_int8_stays_close(tmp_path: Path) -> None:
     out.mkdir()
     four_bit_model(raw / "model_q4.onnx", zero_points=False)
     (raw / "LICENSE").write_text("licence")
+    (raw / "config.json").write_text('{"num_attention_heads": 2, "hidden_size": 80}')
     q4_to_int8(raw, out)
-    assert {item.name for item in out.iterdir()} == {"model.onnx", "LICENSE"}
+    assert {item.name for item in out.iterdir()} == {"model.onnx", "LICENSE", "config.json"}
     x = np.random.default_rng(3).normal(size=(64, 80)).astype(np.float32)
     expected, found = run(raw / "model_q4.onnx", x), run(out / "model.onnx", x)
     assert np.abs(found - expected).max() <= 0.03 * np.ptp(expected)

@@ -1,0 +1,112 @@
+"""Is the service configured so that it could start? Every fault at once, nothing is changed.
+
+Looks at what an operator writes: settings, policy, certificates, key sets, and what they must agree
+with: release, API keys, audit log. Loads no model and asks nobody over the network.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from intramural.errors import IntramuralError
+from intramural.workspace import Workspace
+from policies.errors import PolicyError
+from policies.model import Policy
+from privacy.errors import PrivacyError
+from privacy.signing import VerifyKey
+
+SETTINGS_FILE: Final = "service.toml"
+
+
+@dataclass(frozen=True)
+class ServiceFault:
+    """What is wrong: the part that it concerns, and what there is to say."""
+
+    key: str
+    message: str
+
+
+def settings_file(workspace: Workspace, named: Path | None) -> Path | None:
+    """The file of the service's settings: the one named, else the workspace's if it is there."""
+    if named is not None:
+        return named
+    own = workspace.root / SETTINGS_FILE
+    return own if own.exists() else None
+
+
+def check_service(
+    workspace: Workspace,
+    *,
+    config: Path | None = None,
+    release: str = "latest",
+    trusted: VerifyKey | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[ServiceFault]:
+    """All faults, in the order in which a start would meet them."""
+    from api.errors import ServiceError
+    from api.settings import SettingsInvalid, load_settings
+    from intramural.parts import keys_path, workspace_policy
+    from intramural.service import find_release
+    from privacy.store.reading import seal_path
+
+    faults: list[ServiceFault] = []
+
+    @contextmanager
+    def noting(part: str) -> Iterator[None]:
+        try:
+            yield
+        except SettingsInvalid as error:
+            faults.extend(ServiceFault(part, fault) for fault in error.faults)
+        except PolicyError as error:
+            faults.extend(ServiceFault(part, str(fault)) for fault in error.faults)
+        except (ServiceError, IntramuralError, PrivacyError, OSError, ValueError) as error:
+            faults.append(ServiceFault(part, str(error)))
+
+    with noting("settings"):
+        settings = load_settings(settings_file(workspace, config), environment)
+        with noting("settings.tls"):
+            from api.server import check_tls
+
+            check_tls(settings.tls)
+        if settings.redis_url is not None:
+            with noting("settings.redis_url"):
+                from api.limits_redis import RedisRates
+
+                RedisRates.connect(settings.redis_url.get_secret_value(), settings.redis_seconds)
+        with noting("settings.tls"):
+            _check_certificates(workspace_policy(workspace), settings.tls.client_ca is not None)
+    with noting("policy"):
+        policy = workspace_policy(workspace)
+        for name, issuer in policy.access.issuers.items():
+            if issuer.jwks.startswith("/"):
+                with noting(f"policy.access.issuers.{name}.jwks"):
+                    _check_jwks(Path(issuer.jwks))
+    with noting("release"):
+        find_release(workspace, release, trusted)
+    path = keys_path(workspace)
+    if path.exists() or seal_path(path).exists():
+        with noting("keys"):
+            _check_keys(workspace)
+    return faults
+
+
+def _check_certificates(policy: Policy, believed: bool) -> None:
+    named = [name for name, principal in policy.principals.items() if principal.certificates]
+    if named and not believed:
+        raise ValueError(
+            f"client_ca is missing, so the certificates of {', '.join(named)} open nothing"
+        )
+
+
+def _check_jwks(path: Path) -> None:
+    from api.jwks import parse_keys
+
+    parse_keys(path.read_bytes())
+
+
+def _check_keys(workspace: Workspace) -> None:
+    from intramural.parts import open_keys
+
+    open_keys(workspace).close()
