@@ -18,6 +18,7 @@ from client.agent import NodeAgent
 from client.agent_socket import AgentServer
 from client.errors import ClientError
 from client.gate import Gate, RunGate
+from intramural.assets import AssetError
 from intramural.auditing import included_units
 from intramural.deployment.node_home import READY, NodeHome, base_model
 from intramural.deployment.supervisor import MISCONFIGURED
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server.wait()
     except (
         IntramuralError,
+        AssetError,
         ClientError,
         PolicyError,
         PrivacyError,
