@@ -66,9 +66,9 @@ def create(
     case.
 
     \b
-    Examples:
+    Example:
       intramural keys create --principal helpdesk --role app --expires 90d
-      intramural keys create --principal crm --role app --name crm --operation redact --from 10.2.0.0/16
+      intramural keys create --principal crm --role app --operation redact
     """
     from api.keys_scope import Scope
     from intramural.parts import open_keys, workspace_policy

@@ -18,7 +18,6 @@ import typer
 from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
 from intramural.cli.output import note, print_json, say
 from intramural.errors import CommandRefused
-from intramural.service_check import settings_file
 from intramural.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -79,13 +78,14 @@ def serve(
     loaded and nobody is asked over the network.
 
     \b
-    Examples:
+    Example:
       intramural serve --workspace intramural-demo --port 8080
       intramural serve --check --config service.toml
     """
     from api.server import BackgroundServer
     from api.settings import load_settings
     from intramural.service import open_service
+    from intramural.service_check import settings_file
     from privacy.signing import VerifyKey
 
     found = find_workspace(workspace)

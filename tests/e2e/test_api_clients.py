@@ -173,8 +173,13 @@ def test_python_tools_and_schema(
         assert found["mood"] in ("good", "bad")
         assert 1 <= found["score"] <= 5
         assert made.choices[0].finish_reason == "stop"
-    with client.chat.completions.stream(**given, tools=[TOOL], tool_choice="auto") as events:
-        assert events.get_final_completion().choices[0].finish_reason
+    # Not the client's stream(): it takes an answer that ends with its length for an error.
+    events = list(
+        client.chat.completions.create(**given, tools=[TOOL], tool_choice="auto", stream=True)
+    )
+    ends = [e.choices[0].finish_reason for e in events if e.choices and e.choices[0].finish_reason]
+    assert len(ends) == 1
+    assert ends[0] in ("stop", "length", "tool_calls")
     assert not any(secret in running[2].everything() for secret in SECRETS)
 
 
