@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from api.errors import InvalidKey, KeyRequestInvalid
 from api.keys_scope import Scope
-from api.keys_table import EMPTY, Event, append, events, note_use, schema, uses
+from api.keys_table import CHAIN, SCHEMA, Event, events_of, note_use, uses
 from privacy.canonical import canonical_json
 from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
@@ -100,7 +100,7 @@ class KeyStore:
             remedy="replace it and all keys",
             error=KeyRequestInvalid,
         )
-        self._database = Database(path, signing_key, schema(), empty=EMPTY, exclusive=False)
+        self._database = Database(path, signing_key, SCHEMA, empty=CHAIN.empty, exclusive=False)
         self._noted: dict[str, datetime] = {}
         self._using = threading.Lock()
         self._closed = False
@@ -155,7 +155,7 @@ class KeyStore:
             secrets.token_hex(8), principal, role, now, until, None, name, scope or Scope()
         )
         with self._database.write() as connection:
-            if name and _named(_keys(events(connection)), name, now):
+            if name and _named(_keys(CHAIN.events(connection)), name, now):
                 raise KeyRequestInvalid(
                     f"there is an active key named {name!r}; rotate it, or choose another name"
                 )
@@ -182,7 +182,7 @@ class KeyStore:
         until = _until(expires, now)
         end = now + overlap
         with self._database.write() as connection:
-            stored = _keys(events(connection))
+            stored = _keys(CHAIN.events(connection))
             found = _named(stored, name, now)
             if not found:
                 raise KeyRequestInvalid(
@@ -192,7 +192,9 @@ class KeyStore:
             made = replace(last, id=secrets.token_hex(8), created=now, expires=until, revoked=None)
             text = self._add(connection, made)
             for old in found:
-                append(connection, Event("retired", old.id, at=_text(now), expires=_text(end)))
+                CHAIN.append(
+                    connection, Event("retired", old.id, at=_text(now), expires=_text(end))
+                )
         retired = [
             replace(old, expires=end if old.expires is None else min(old.expires, end))
             for old in found
@@ -207,12 +209,12 @@ class KeyStore:
         """
         now = self._now()
         with self._database.write() as connection:
-            found = _keys(events(connection, key_id)).get(key_id)
+            found = _keys(events_of(connection, key_id)).get(key_id)
             if found is None:
                 raise KeyRequestInvalid(f"there is no key with id {key_id!r}; list shows them all")
             if found.key.revoked is not None:
                 return found.key
-            append(connection, Event("revoked", key_id, at=_text(now)))
+            CHAIN.append(connection, Event("revoked", key_id, at=_text(now)))
         return replace(found.key, revoked=now)
 
     def list(self) -> list[ApiKey]:
@@ -221,7 +223,7 @@ class KeyStore:
             used = uses(connection)
             return [
                 replace(key, used=_time(used[key.id]) if key.id in used else None)
-                for key in (stored.key for stored in _keys(events(connection)).values())
+                for key in (stored.key for stored in _keys(CHAIN.events(connection)).values())
             ]
 
     def authenticate(self, text: str, origin: str | None = None) -> ApiKey:
@@ -236,7 +238,7 @@ class KeyStore:
         if match is None:
             raise InvalidKey("malformed")
         with self._database.read() as connection:
-            found = _keys(events(connection, match[1])).get(match[1])
+            found = _keys(events_of(connection, match[1])).get(match[1])
         nobody = ApiKey(match[1], "", "", datetime.fromtimestamp(0, UTC), None, None)
         stored = found or _Stored(nobody, "0" * 64, "")
         tag = self._tag(text, stored.key, stored.made_until)
@@ -271,7 +273,7 @@ class KeyStore:
         secret = base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
         text = f"im_{key.id}_{secret}"
         until = _text(key.expires)
-        append(
+        CHAIN.append(
             connection,
             Event(
                 "created",

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address, ip_network
-from typing import get_args
 
 from api.errors import KeyRequestInvalid
-from policies.model import Operation
+from policies.roles import OPERATIONS
 from privacy.canonical import canonical_json
 
 
@@ -35,11 +34,10 @@ class Scope:
         Raises:
             KeyRequestInvalid: an unknown operation, or a network that is none.
         """
-        known = get_args(Operation)
         for operation in operations:
-            if operation not in known:
+            if operation not in OPERATIONS:
                 raise KeyRequestInvalid(
-                    f"there is no operation {operation!r}; there are {', '.join(known)}"
+                    f"there is no operation {operation!r}; there are {', '.join(OPERATIONS)}"
                 )
         found = []
         for network in networks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -26,6 +26,8 @@ Operation = Literal[
     "keys",
 ]
 """What a principal can ask of the service. No operation reads another principal's prompts."""
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 Retention = Literal["digests", "counts"]
 """What an audit entry keeps of texts: keyed digests beside the counts, or the counts alone."""
@@ -84,23 +86,7 @@ DEFAULT_ROLES: Mapping[str, RolePolicy] = {
     "compliance": RolePolicy(
         operations=("budgets", "releases", "audit", "metrics", "models", "usage")
     ),
-    "admin": RolePolicy(
-        operations=(
-            "chat",
-            "completions",
-            "embeddings",
-            "classify",
-            "models",
-            "redact",
-            "restore",
-            "usage",
-            "budgets",
-            "releases",
-            "audit",
-            "metrics",
-            "keys",
-        )
-    ),
+    "admin": RolePolicy(operations=OPERATIONS),
 }
 """Least privilege: a role that the file does not name keeps these grants."""
 
