@@ -14,12 +14,11 @@ import struct
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from client.errors import AgentError, AgentMisconfigured, AgentUnavailable, FrameInvalid
 from client.frames import Frame, pack, read
 from client.port import Agent
+from privacy.closing import Closing
 from privacy.errors import ExchangeInvalid, ReceiptInvalid
 from privacy.exchange import Array, Decline, RoundReply, RoundRequest
 from privacy.receipts import SignedReceipt
@@ -31,7 +30,7 @@ _PATIENCE = 30.0
 """Seconds that a peer may stay silent in the middle of a frame."""
 
 
-class AgentServer:
+class AgentServer(Closing):
     """Serves ``agent`` at ``path`` from a background thread; a context manager.
 
     Raises :class:`~client.errors.AgentMisconfigured` where the path is too long, its folder can be
@@ -47,17 +46,6 @@ class AgentServer:
         self._slots = threading.Semaphore(_CONNECTIONS)
         self._thread = threading.Thread(target=self._accept, name="agent-socket", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def wait(self) -> None:
         """Block until :meth:`close` is called, from a signal handler or another thread."""

@@ -9,10 +9,10 @@ import os
 import socket
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 from privacy.audit.entries import AuditEntry
+from privacy.closing import Closing
 from privacy.errors import AuditUnavailable, PrivacyError
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Sink(Protocol):
         ...
 
 
-class AuditServer:
+class AuditServer(Closing):
     """Takes entries at ``path`` for ``log`` from background threads; a context manager."""
 
     def __init__(self, log: Sink, path: Path) -> None:
@@ -43,15 +43,8 @@ class AuditServer:
         self._thread = threading.Thread(target=self._accept, name="audit-socket", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take no entry any more, and remove the socket file."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +21,7 @@ from flwr.proto.control_pb2 import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
+from privacy.closing import Closing
 from server.errors import HubError
 
 _GONE = "unregistered"
@@ -50,7 +50,7 @@ class _Bearer:
         return call_next(context)
 
 
-class FlowerControl:
+class FlowerControl(Closing):
     """The SuperLink at ``address`` (host:port) under TLS by ``ca`` (PEM), with an account's token."""
 
     def __init__(self, address: str, ca: bytes, token: str) -> None:
@@ -62,15 +62,8 @@ class FlowerControl:
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI"), _Bearer(token)],
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the connection."""
         self.client.close()
 
     def register(self, ssh_key: str, name: str) -> int:

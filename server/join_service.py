@@ -14,9 +14,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from privacy.closing import Closing
 from privacy.errors import PrivacyError
 from privacy.joining import MAX_BODY, PATH, JoinRefused
 from server.errors import HubError
@@ -43,7 +43,7 @@ STATUS: Final = {
 """HTTP status of each code."""
 
 
-class JoinService:
+class JoinService(Closing):
     """Serves ``desk`` at ``host``:``port`` under TLS from background threads; a context manager.
 
     ``port`` 0 takes a free one, which :attr:`port` tells.
@@ -70,15 +70,8 @@ class JoinService:
         )
         self._thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Answer nobody any more."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

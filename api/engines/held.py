@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 from api.engines.base import Item
+from privacy.closing import Closing
 
 
-class Held(Iterator[Item]):
+class Held(Iterator[Item], Closing):
     """Passes items on, and lets go exactly once.
 
     A generator that was never started runs no ``finally`` when it is closed; this does.
@@ -47,15 +46,4 @@ class Held(Iterator[Item]):
             self._let_go()
 
     def __del__(self) -> None:
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
         self.close()

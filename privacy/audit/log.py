@@ -15,8 +15,6 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Connection, insert, select
 
@@ -25,6 +23,7 @@ from privacy.audit.entries import AuditEntry
 from privacy.audit.merkle import Frontier, leaf_hash
 from privacy.audit.reader import AuditReader, AuditReport, StoredEntry, read_log, verify_log
 from privacy.audit.tables import EMPTY, Leaf, Note, frontier, schema
+from privacy.closing import Closing
 from privacy.crashpoints import reached
 from privacy.errors import AuditUnavailable, TamperedStore
 from privacy.signing import SigningKey
@@ -65,7 +64,7 @@ class _Request:
     done: "Future[Appended]"
 
 
-class AuditLog:
+class AuditLog(Closing):
     """An audit log open for writing: one process, any number of threads."""
 
     def __init__(self, path: Path, key: SigningKey, origin: str, *, timeout: float = 10.0) -> None:
@@ -109,17 +108,6 @@ class AuditLog:
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="audit-writer", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def append(self, entry: AuditEntry) -> Appended:
         """Add an entry. Once this returns it is durable and covered by a signed checkpoint.

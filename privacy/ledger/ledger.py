@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy import Connection, insert
 
 from policies.model import Budget
+from privacy.closing import Closing
 from privacy.crashpoints import reached
 from privacy.dp.events import MechanismEvent
 from privacy.errors import BudgetExceeded, LedgerError, TamperedStore
@@ -87,7 +87,7 @@ class LedgerReport:
         return not self.faults
 
 
-class Ledger:
+class Ledger(Closing):
     """An append-only account of mechanism events, open for writing.
 
     Threads and processes may reserve at once: check and charge are one transaction.
@@ -105,17 +105,6 @@ class Ledger:
         # lower a cost here, and is found by the next opening or verification.
         self._known: tuple[LedgerEntry, ...] = ()
         self._database = Database(path, key, schema(key.verify_key), empty=EMPTY, exclusive=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go, and seal when no other process writes. Doing so twice is fine."""

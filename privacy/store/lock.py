@@ -4,15 +4,14 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from privacy.closing import Closing
 from privacy.errors import StoreBusy
 
 _POLL_SECONDS = 0.01
 
 
-class FileLock:
+class FileLock(Closing):
     """One holder's lock. Never held: nothing. Shared: with others. Exclusive: alone."""
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
@@ -60,17 +59,6 @@ class FileLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _try(self, operation: int) -> bool:
         if self._descriptor < 0:
