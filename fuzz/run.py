@@ -3,7 +3,7 @@
     python -m fuzz.run all --seconds 60
     python -m fuzz.run stream --seconds 600
 
-What is found is written to `fuzz/findings/`; what made new code run stays in `fuzz/work/`. Both are
+What is found is written to `fuzz/findings/`; what made new code run stays in `fuzz/coverage/`. Both are
 local. A finding, made small, belongs into `fuzz/corpus/`, where the tests run it for ever.
 """
 
@@ -41,7 +41,7 @@ def fuzz(name: str, seconds: int) -> int:
     except ImportError:
         print("atheris is not installed; run `make fuzz`, which installs it", file=sys.stderr)
         return 2
-    corpus, work, findings = HERE / "corpus" / name, HERE / "work" / name, HERE / "findings"
+    corpus, work, findings = HERE / "corpus" / name, HERE / "coverage" / name, HERE / "findings"
     work.mkdir(parents=True, exist_ok=True)
     findings.mkdir(exist_ok=True)
     with atheris.instrument_imports(include=["privacy.pii"]):
