@@ -68,7 +68,7 @@ def _spans(results: Iterable[Any]) -> list[Span]:
     ]
 
 
-def open_stock(batch: int = STOCK_BATCH) -> Stock:
+def open_stock() -> Stock:
     """Stock Presidio over the fetched spaCy pipeline, with every pipe of it, as Presidio loads it."""
     import tldextract
     from presidio_analyzer import AnalyzerEngine, BatchAnalyzerEngine
@@ -81,7 +81,7 @@ def open_stock(batch: int = STOCK_BATCH) -> Stock:
     models = [{"lang_code": "en", "model_name": str(pii_models().spacy_en)}]
     engine = SpacyNlpEngine(models, NerModelConfiguration(labels_to_ignore=_IGNORED.split()))
     analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=["en"])
-    return Stock(analyzer, BatchAnalyzerEngine(analyzer), batch)
+    return Stock(analyzer, BatchAnalyzerEngine(analyzer))
 
 
 def open_ours(entities: Iterable[str] = PERSONAL) -> Ours:

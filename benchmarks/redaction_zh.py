@@ -385,8 +385,7 @@ class Writer:
 
     def _passport(self) -> str:
         return (
-            self._dice.choice(("E", "G", "EA", "EJ")).ljust(1)
-            + self._digits(8)[: self._dice.choice((8, 8))]
+            self._dice.choice(("E", "G", "EA", "EJ")) + self._digits(8)[: self._dice.choice((8, 8))]
             if self._dice.random() < 0.7
             else "E" + self._dice.choice("ABCDEFGH") + self._digits(7)
         )

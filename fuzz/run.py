@@ -3,8 +3,8 @@
     python -m fuzz.run all --seconds 60
     python -m fuzz.run stream --seconds 600
 
-What is found is written to `fuzz/findings/`; what made new code run stays in `fuzz/coverage/`. Both are
-local. A finding, made small, belongs into `fuzz/corpus/`, where the tests run it for ever.
+What is found is written to `fuzz/findings/`; what made new code run stays in `fuzz/coverage/`. Both
+are local. A finding, made small, belongs into `fuzz/corpus/`, where the tests run it for ever.
 """
 
 import argparse

@@ -12,20 +12,19 @@ from typing import Any, Final
 import regex
 
 from privacy.pii.entities import Span
-from privacy.pii.rules import LETTERS, Rule, time_limit
+from privacy.pii.rules import HAN_RANGES, LETTERS, Rule, time_limit
 
 PROVINCES: Final = (
     "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州"
     "|云南|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
     "|重慶|遼寧|黑龍江|江蘇|廣東|貴州|雲南|陝西|甘肅|臺灣|內蒙古|廣西|寧夏|澳門|臺北|台北|新北|桃園|臺中|台中|臺南|台南|高雄"
 )
-_HAN: Final = r"\u3400-\u4dbf\u4e00-\u9fff"
 # They end a place's name on its left. Those that also occur in names are let through where one
 # of the names' second characters follows.
 _SENTENCE: Final = (
     "的了是我你他她它们們请請把给給住去您在这這那吗嗎呢吧跟或及被让讓没沒叫寄址与與往至按并並则且"
 )
-_PLACE: Final = rf"(?:[{_HAN}--[{_SENTENCE}和于從从到]]|和(?=[平田静硕林县政布顺龙谐睦])|[于於](?=洪区|都县|田县|田路)|[从從](?=[化江][市区县路])|到(?=[保]))"
+_PLACE: Final = rf"(?:[{HAN_RANGES}--[{_SENTENCE}和于從从到]]|和(?=[平田静硕林县政布顺龙谐睦])|[于於](?=洪区|都县|田县|田路)|[从從](?=[化江][市区县路])|到(?=[保]))"
 # What may stand between a sentence's last verb or label and the place it speaks of.
 _LEAD: Final = regex.compile(
     r"(?:.*(?:办理|麻烦|改[成为到]|换成|变更|更改|前往|抵达|到达|来到|送往|发往|租[住下用]|购买|买了|搬[到至去]|迁[到至]|位于|坐落|来自|路过|经过|住所|地点|籍贯|户籍|戶籍|家庭|通[讯訊]|安装|配送|派送|服务|注册|办公))?"
@@ -41,7 +40,7 @@ _TOKEN: Final = rf"(?:第? ?{_NUMBER} ?{_UNIT})"
 _SITE: Final = r"(?:大厦|大廈|大楼|大樓|广场|廣場|公寓|小区|小區|社区|社區|花园|花園|家园|新村|新城|园区|科技园|产业园|软件园|创业园|工业园|园|苑|中心|商城|商场|宿舍|公馆|别墅|府|庭|湾|郡|城|邸|居|轩|阁|院|学校|大学|学院|医院|酒店|宾馆|厂|馆|舍|里|国际|坊|湖|谷|港)"
 _STREET: Final = r"(?:大道|大街|胡同|路|街|巷|弄|道|里|条|段|村|屯|庄|莊|镇|鎮|乡|鄉|区|區|县|縣|市|州|旗|街道|大队|组|桥|门|坊|堡|营|店|沟|坡|岭|坪|坝|桥头|浜|圩|埭|场|港|湾|河|口|垸|洼|寨|峪|营子|嘴|塘|洲|岛|滩)"
 _ADMIN: Final = regex.compile(
-    rf"[{_HAN}]{{1,8}}?(?:自治[区州县旗]|特别行政区|[省市县縣镇鎮乡鄉旗州]|[区區](?![域别分间])|街道|开发区|新区|(?<=[{_HAN}][{_HAN}])村)",
+    rf"[{HAN_RANGES}]{{1,8}}?(?:自治[区州县旗]|特别行政区|[省市县縣镇鎮乡鄉旗州]|[区區](?![域别分间])|街道|开发区|新区|(?<=[{HAN_RANGES}][{HAN_RANGES}])村)",
     LETTERS,
 )
 _ENDS_LIKE_PLACE: Final = regex.compile(rf"(?:{_STREET}|{_SITE})[ ,，]?$", LETTERS)
@@ -50,7 +49,7 @@ _HOUSE: Final = regex.compile("[号號]", LETTERS)
 # "3-2-1801": building, entrance and room, where nothing else says so.
 _ROOM: Final = r"(?:[0-9]{1,3}(?:#|-[0-9]{1,2})-[0-9]{3,4}(?![0-9-]))"
 _NAMED_TOKEN: Final = rf"(?:(?:{_PLACE}{{1,10}}?{_SITE} ?)?{_TOKEN})"
-_LAST_SITE: Final = rf"(?:[ ,，]?{_PLACE}{{2,10}}?{_SITE}(?![{_HAN}]))"
+_LAST_SITE: Final = rf"(?:[ ,，]?{_PLACE}{{2,10}}?{_SITE}(?![{HAN_RANGES}]))"
 _LAST_ROOM: Final = r"(?:(?<=[号號楼樓層层座塔元栋棟幢期])[- ]?[0-9]{2,5}(?:-[0-9]{1,4})?(?![0-9年月日元块个人点])(?:号?房|室)?)"
 _ANCHOR: Final = regex.compile(
     rf"(?<![0-9A-Za-z.])(?:{_TOKEN}(?:[ ,，]?{_NAMED_TOKEN})*{_LAST_SITE}?{_LAST_ROOM}?|{_ROOM})"
@@ -66,7 +65,7 @@ _POSTCODE: Final = regex.compile(
     r"[ ,，、(（]*(?:邮编|郵編|邮政编码)?[:： ]*(?P<value>[0-9]{6})(?![0-9A-Za-z])"
 )
 _BACKWARD: Final = regex.compile(
-    rf"(?r)(?:{_PLACE}|[0-9A-Za-z#·-]|(?<=[{_HAN}]) (?=[{_HAN}]))+\Z", LETTERS
+    rf"(?r)(?:{_PLACE}|[0-9A-Za-z#·-]|(?<=[{HAN_RANGES}]) (?=[{HAN_RANGES}]))+\Z", LETTERS
 )
 _FIELD: Final = regex.compile(
     rf"(?:地址|住址|住所地?|户籍地?|戶籍|籍贯|居住地|住处|住處|送[货貨]?[到至]|寄[到至往]|住在|家住|现住)(?:改为|变更为|是|在|为|為|[:： ]){{0,3}}"

@@ -1,6 +1,7 @@
 """Restoring the chunk objects of a streamed answer in OpenAI's form."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from privacy.pii.bodies import restored
@@ -75,11 +76,10 @@ class ChunkRestorer:
         for path, stream in self._streams.items():
             if path[0] != index or not (rest := stream.flush()):
                 continue
-            *way, last = path[1:]
             node: Any = choice
-            for i, step in enumerate(way):
-                node = _child(node, step, listed=isinstance((*way, last)[i + 1], int))
-            node[last] = (node.get(last) or "") + rest
+            for step, following in pairwise(path[1:]):
+                node = _child(node, step, listed=isinstance(following, int))
+            node[path[-1]] = (node.get(path[-1]) or "") + rest
 
 
 def _child(node: Any, step: Any, *, listed: bool) -> Any:

@@ -229,12 +229,8 @@ class Evaluation:
     def add(self, length: int, marks: Sequence[Mark], found: Iterable[Span]) -> None:
         """One text of ``length`` characters with its labels and its disjoint findings."""
         spans = list(found)
-        hidden = np.zeros(length, bool)
-        personal = np.zeros(length, bool)
-        for span in spans:
-            hidden[span.start : span.end] = True
-        for mark in marks:
-            personal[mark.start : mark.end] = True
+        hidden = _painted(length, [(span.start, span.end) for span in spans])
+        personal = _painted(length, [(mark.start, mark.end) for mark in marks])
         self._hits.append(int((hidden & personal).sum()))
         self._found.append(int(hidden.sum()))
         self._labelled.append(int(personal.sum()))

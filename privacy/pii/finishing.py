@@ -30,6 +30,9 @@ from privacy.pii.limits import DEFAULT_LIMITS, Limits, check_findings
 from privacy.pii.phrases import INVISIBLE, Phrases
 from privacy.pii.scripts import HAN, plain
 
+TELLING_DIGITS: Final = 7
+"""From this many digits on, equal digits are the same number, however they are written."""
+
 _INSIDE_WORD: Final = regex.compile(r"[\p{Latin}\p{Mn}0-9]")
 _EDGE: Final = " \t\r\n,;:!?\"'，。；：！？、[]{}<>《》“”"
 _GLUE: Final = regex.compile(r"[ \t]*[,，]?[ \t]*\n?[ \t]*")
@@ -47,7 +50,6 @@ _PLACES: Final = frozenset({"ADDRESS", "LOCATION", "POSTCODE"})
 # Shorter values occur by chance inside ordinary text.
 _LONGEST_REPEATED: Final = 200
 _LEAST_REPEATED: Final = {"han": 2, "other": 4}
-_LEAST_DIGITS: Final = 7
 _MOST_DIGITS: Final = 34
 _MOST_GROUPS: Final = 12
 # Longer names and addresses are lists of them; bounds the time for texts that are nothing else.
@@ -166,7 +168,7 @@ def repetitions(text: str, values: Iterable[tuple[str, Span]]) -> list[Span]:
             continue
         _keep(known, normalise(value, "TERM"), span)
         digits = normalise(value, "ID_NUMBER")
-        if _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS and digits.isdecimal():
+        if TELLING_DIGITS <= len(digits) <= _MOST_DIGITS and digits.isdecimal():
             _keep(numbers, digits, span)
     if not known:
         return []
@@ -180,11 +182,6 @@ def repetitions(text: str, values: Iterable[tuple[str, Span]]) -> list[Span]:
     for start, end, digits in _digit_runs(view, numbers):
         spans.append(_again(numbers[digits], start, end))
     return spans
-
-
-def occurrences_of(values: Iterable[str]) -> Phrases | None:
-    """What finds any of the values as whole words; None without values."""
-    return Phrases(values) or None
 
 
 def _keep(known: dict[str, Span], value: str, span: Span) -> None:

@@ -12,13 +12,12 @@ import regex
 
 from privacy.pii.detector import Detector
 from privacy.pii.entities import Span, resolve
-from privacy.pii.finishing import occurrences_of
+from privacy.pii.finishing import TELLING_DIGITS
+from privacy.pii.phrases import Phrases
 from privacy.pii.placeholders import LOOKS_LIKE
-from privacy.pii.scripts import plain
+from privacy.pii.scripts import digits_of, plain
 from privacy.pii.session import RedactionSession
 
-_NOT_DIGITS = regex.compile(r"[^0-9]")
-_TELLING_DIGITS = 7
 _SEPARATED = regex.compile(r"(?:[0-9][ ().+/-]{0,3}){7,40}")
 
 
@@ -29,15 +28,12 @@ def surviving(values: Iterable[str], text: str) -> list[int]:
     of seven or more digits.
     """
     view = plain(text)
-    runs = {_NOT_DIGITS.sub("", run) for run in _SEPARATED.findall(view)}
+    runs = {digits_of(run) for run in _SEPARATED.findall(view)}
     found = []
     for i, value in enumerate(values):
-        pattern = occurrences_of([value])
-        digits = _NOT_DIGITS.sub("", plain(value))
-        numeric = len(digits) >= _TELLING_DIGITS and len(digits) * 2 >= len(value)
-        if (pattern is not None and pattern.search(view)) or (
-            numeric and any(digits in run for run in runs)
-        ):
+        digits = digits_of(plain(value))
+        numeric = len(digits) >= TELLING_DIGITS and len(digits) * 2 >= len(value)
+        if Phrases([value]).search(view) or (numeric and any(digits in run for run in runs)):
             found.append(i)
     return found
 

@@ -18,6 +18,7 @@ import regex
 
 from privacy.pii.entities import MODEL_CEILING, Span
 from privacy.pii.errors import DetectorNotReady
+from privacy.pii.limits import moved
 from privacy.pii.names_zh import FAMILIAR, NOT_NAMES, SENTENCE_WORDS
 from privacy.pii.onnx_session import open_session
 from privacy.pii.scripts import han_sentences, has_han
@@ -105,10 +106,7 @@ class LexicalAnalyser:
                         sentence, entity, opening[row, :size], score[row, :size], threshold
                     )
                     for i, offset in places[sentence]:
-                        found[i] += [
-                            Span(s.start + offset, s.end + offset, s.entity, s.score, SOURCE)
-                            for s in spans
-                        ]
+                        found[i] += [moved(span, offset) for span in spans]
         return found
 
     def _beliefs(self, sentences: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:

@@ -8,6 +8,7 @@ by the piece and time grows with the length.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import regex
@@ -76,10 +77,8 @@ def find_in_pieces(texts: Sequence[str], find: Find, limits: Limits) -> list[lis
                 f"looking for personal data took {spent:.1f} s, more than the limit of "
                 f"{limits.seconds:g} s; send less at once"
             )
-        distinct = list(dict.fromkeys(piece for _, _, piece in batch))
-        answers = dict(zip(distinct, _findings(find, distinct), strict=True))
-        for i, offset, piece in batch:
-            spans = answers[piece]
+        answers = each_once(partial(_findings, find), [piece for _, _, piece in batch])
+        for (i, offset, _), spans in zip(batch, answers, strict=True):
             found[i] += [moved(span, offset) for span in spans] if offset else spans
             check_findings(len(found[i]), limits)
     return found
@@ -98,6 +97,13 @@ def _findings(find: Find, views: Sequence[str]) -> Sequence[Sequence[Span]]:
     if len(found) != len(views):
         raise RedactionUnavailable(f"{len(found)} answers came back for {len(views)} texts")
     return found
+
+
+def each_once(find: Find, texts: Sequence[str]) -> list[list[Span]]:
+    """The findings of each text; ``find`` is given equal texts once."""
+    distinct = list(dict.fromkeys(texts))
+    answers = dict(zip(distinct, find(distinct), strict=True))
+    return [list(answers[text]) for text in texts]
 
 
 def check_findings(count: int, limits: Limits) -> None:

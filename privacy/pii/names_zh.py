@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import regex
 
-from privacy.pii.rules import LEFT, LETTERS, RIGHT, Rule
+from privacy.pii.rules import HAN_RANGES, LEFT, LETTERS, RIGHT, Rule
 from privacy.pii.surnames_zh import COMPOUND, FREQUENT, PINYIN, RARE, TRADITIONAL, TRANSLITERATION
 
-_HAN: Final = r"\u3400-\u4dbf\u4e00-\u9fff"
 _COMPOUND: Final = "|".join(COMPOUND)
 _SURNAME: Final = rf"(?:{_COMPOUND}|[{FREQUENT}{TRADITIONAL}])"
 _ANY_SURNAME: Final = rf"(?:{_COMPOUND}|[{FREQUENT}{TRADITIONAL}{RARE}])"
@@ -19,7 +18,7 @@ SENTENCE_WORDS: Final = frozenset(
     "的了是在我你他她它们們这這那哪请請把给給和与與跟或及被让讓不没沒有要会會能就也都很还還再又从從对對将將说說讲講问問叫做去来來到吗嗎呢吧么着由因向所以拉代听聽记記收诉訴约約交持陪拿"
 )
 """Characters of sentences that hardly occur in given names."""
-_GIVEN: Final = rf"[{_HAN}--[{''.join(sorted(SENTENCE_WORDS))}于於]]"
+_GIVEN: Final = rf"[{HAN_RANGES}--[{''.join(sorted(SENTENCE_WORDS))}于於]]"
 _NAME: Final = rf"{_SURNAME}{_GIVEN}{{1,2}}"
 _CUED_NAME: Final = rf"{_ANY_SURNAME}{_GIVEN}{{1,2}}"
 _TITLE: Final = (
@@ -37,7 +36,7 @@ _ROLE: Final = (
 )
 _KIN: Final = "女儿|儿子|爸爸|妈妈|父亲|母亲|外公|外婆|奶奶|老公|老婆|丈夫|妻子|哥哥|姐姐|弟弟|妹妹|女兒|兒子|父親|母親"
 FAMILIAR: Final = regex.compile(
-    rf"[小老阿][{FREQUENT}{TRADITIONAL}](?![{_HAN}](?:先生|女士|小姐))|[{FREQUENT}{TRADITIONAL}](?:{_SHORT_TITLE})",
+    rf"[小老阿][{FREQUENT}{TRADITIONAL}](?![{HAN_RANGES}](?:先生|女士|小姐))|[{FREQUENT}{TRADITIONAL}](?:{_SHORT_TITLE})",
     LETTERS,
 )
 """A surname with a familiar prefix or a short title: two characters that are one name."""
@@ -149,13 +148,13 @@ def _rule(pattern: str, score: float, name: str, check: Any = None) -> Rule:
 
 HAN_NAME_RULES: Final[tuple[Rule, ...]] = (
     _rule(
-        rf"(?:{_FIELD})(?:是|为|為|叫|[:：\t ]|[(（][^()（）\n]{{0,6}}[)）][:： ]?){{0,2}}(?!{_NO_PERSON})(?P<value>{_CUED_NAME})(?![{_HAN}])",
+        rf"(?:{_FIELD})(?:是|为|為|叫|[:：\t ]|[(（][^()（）\n]{{0,6}}[)）][:： ]?){{0,2}}(?!{_NO_PERSON})(?P<value>{_CUED_NAME})(?![{HAN_RANGES}])",
         0.85,
         "field",
     ),
     _rule(
         rf"(?:姓名|联系人|聯絡人|聯繫人|收件人|收货人|收貨人|申请人|经办人|持卡人|户名|患者|法定代表人|签名|签字)[:：] ?"
-        rf"(?P<value>[{_HAN}]{{2,4}})(?=[\s,;.()，；。、（）/|]|$)",
+        rf"(?P<value>[{HAN_RANGES}]{{2,4}})(?=[\s,;.()，；。、（）/|]|$)",
         0.8,
         "form",
     ),
@@ -165,7 +164,7 @@ HAN_NAME_RULES: Final[tuple[Rule, ...]] = (
         "introduced",
     ),
     _rule(
-        rf"(?<![{_HAN}])(?P<value>{_CUED_NAME})(?=[,，(（/|:：;；\s]{{1,2}}(?:[男女](?![{_HAN}])|[0-9]{{2}}[岁歲]|\+?(?:86)?[- ]?1[3-9][0-9]))",
+        rf"(?<![{HAN_RANGES}])(?P<value>{_CUED_NAME})(?=[,，(（/|:：;；\s]{{1,2}}(?:[男女](?![{HAN_RANGES}])|[0-9]{{2}}[岁歲]|\+?(?:86)?[- ]?1[3-9][0-9]))",
         0.75,
         "listed",
     ),
@@ -175,12 +174,12 @@ HAN_NAME_RULES: Final[tuple[Rule, ...]] = (
         "titled",
     ),
     _rule(
-        rf"(?<![{_HAN}])(?P<value>{_SURNAME}(?:{_SHORT_TITLE}))",
+        rf"(?<![{HAN_RANGES}])(?P<value>{_SURNAME}(?:{_SHORT_TITLE}))",
         0.65,
         "short-title",
     ),
     _rule(
-        rf"(?<![{_HAN}])(?P<value>[小老阿](?:[王李张刘陈杨赵吴周徐孙朱胡郭何林罗郑梁谢宋唐许韩冯邓曹彭曾董袁蒋蔡余杜苏魏丁沈姚卢姜谭陆汪廖韦邹孟秦邱尹薛侯武張劉陳楊趙吳鄭]))"
+        rf"(?<![{HAN_RANGES}])(?P<value>[小老阿](?:[王李张刘陈杨赵吴周徐孙朱胡郭何林罗郑梁谢宋唐许韩冯邓曹彭曾董袁蒋蔡余杜苏魏丁沈姚卢姜谭陆汪廖韦邹孟秦邱尹薛侯武張劉陳楊趙吳鄭]))"
         r"(?=[\s,，。.!！?？:：、]|$|[你您我他她]|[说說在的和今明昨])",
         0.7,
         "nickname",
@@ -191,7 +190,7 @@ HAN_NAME_RULES: Final[tuple[Rule, ...]] = (
         "dotted",
     ),
     _rule(
-        rf"(?:联系|聯絡|找|叫|给|和|或者|或|请|由|我是|同事|客户|通知|转告|,|，|、|^)[ ]?(?P<value>(?!(?:Hi|Hello|Dear|Hey|The|Re) ){_LATIN_NAME})(?=[{_HAN}，。、,])",
+        rf"(?:联系|聯絡|找|叫|给|和|或者|或|请|由|我是|同事|客户|通知|转告|,|，|、|^)[ ]?(?P<value>(?!(?:Hi|Hello|Dear|Hey|The|Re) ){_LATIN_NAME})(?=[{HAN_RANGES}，。、,])",
         0.6,
         "latin",
     ),

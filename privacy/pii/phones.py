@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import regex
 
+from privacy.pii.scripts import digits_of
+
 LEAST_DIGITS: Final = 7
 MOST_DIGITS: Final = 15
 """ITU-T E.164, section 6: an international number has at most 15 digits."""
@@ -18,7 +20,6 @@ _LEAST_ABROAD: Final = 10
 REGIONS: Final = ("US", "GB", "DE", "FR", "ES", "IT", "IN", "AU", "NL", "BR", "JP")
 """Whose national plans are tried for numbers without a country code."""
 
-_DIGIT: Final = regex.compile(r"[0-9]")
 _DATE: Final = regex.compile(
     r"(?:19|20)\d\d[-/. ]?(?:0?[1-9]|1[0-2])[-/. ]?(?:0?[1-9]|[12]\d|3[01])(?:[ T]\d.*)?"
     r"|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d(?:[ T]\d.*)?|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
@@ -46,7 +47,7 @@ def phone_score(match: Any) -> float | None:
     """
     text = match.group()
     number = _EXTENSION.sub("", text)
-    digits = "".join(_DIGIT.findall(number))
+    digits = digits_of(number)
     count = len(digits)
     if not LEAST_DIGITS <= count <= MOST_DIGITS or _DATE.fullmatch(number):
         return None

@@ -32,7 +32,7 @@ class Phrases:
     """Phrases to look for, whatever their case and spacing.
 
     Args:
-        phrases: key -> phrase; phrases without a visible character are left out.
+        phrases: in any number; those without a visible character are left out.
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:

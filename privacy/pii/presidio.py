@@ -197,7 +197,7 @@ class _Models(NlpEngine):
                 found[i] += [moved(span, offset, "spacy") for span in spans]
         if self._chinese is not None:
             for spans, more in zip(found, self._chinese.find(texts, self._threshold), strict=True):
-                spans += [moved(span, 0, "lac") for span in more]
+                spans += more
         return found
 
     def _passages(

@@ -218,11 +218,6 @@ _OPEN: Final[Any] = regex.compile(GRAMMAR)
 _STARTS: Final[Any] = regex.compile(STARTS)
 
 
-def restore(text: str, values: Mapping[str, str]) -> str:
-    """``text`` with every placeholder of ``values`` replaced; unknown ones stay as they are."""
-    return Originals(values).restore(text)
-
-
 class StreamRestorer:
     """Restores a text that arrives in pieces; the pieces may cut placeholders anywhere.
 
@@ -230,8 +225,8 @@ class StreamRestorer:
     held back, at most ``originals.longest`` characters, and nothing else.
     """
 
-    def __init__(self, originals: Originals | Mapping[str, str]) -> None:
-        self._originals = originals if isinstance(originals, Originals) else Originals(originals)
+    def __init__(self, originals: Originals) -> None:
+        self._originals = originals
         self._before = ""
         self._held = ""
 
@@ -261,7 +256,7 @@ class Utf8Restorer:
     Bytes that are no UTF-8 pass unchanged.
     """
 
-    def __init__(self, originals: Originals | Mapping[str, str]) -> None:
+    def __init__(self, originals: Originals) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._restorer = StreamRestorer(originals)
 

@@ -21,6 +21,9 @@ LETTERS: Final = regex.VERSION1
 
 LEFT: Final = r"(?<![A-Za-z0-9])"
 RIGHT: Final = r"(?![A-Za-z0-9])"
+HAN_RANGES: Final = r"\u3400-\u4dbf\u4e00-\u9fff"
+"""For character classes: Chinese characters."""
+
 DIGITS: Final = tuple("0123456789")
 """For ``needs``: what holds a digit."""
 

@@ -3,11 +3,11 @@
 Durations and relative times ("two weeks", "yesterday") say nothing about a person and are left.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import regex
 
-from privacy.pii.rules import ASCII, DIGITS, LEFT, RIGHT, Rule, words
+from privacy.pii.rules import DIGITS, Rule, rule
 
 # Month names: English, German, French, Spanish, Italian, Dutch and Portuguese, with abbreviations.
 _MONTHS: Final = (
@@ -61,25 +61,11 @@ def _rule(
     pattern: str,
     score: float,
     name: str,
-    cue: str | None = None,
-    cued: float = 0.0,
+    *,
     flags: int = regex.IGNORECASE,
-    needs: tuple[str, ...] = (),
-    latin: bool = False,
-    digits: int = 0,
+    **more: Any,
 ) -> Rule:
-    compiled = regex.compile(f"{LEFT}(?:{pattern}){RIGHT}", ASCII | flags | regex.MULTILINE)
-    return Rule(
-        entity,
-        compiled,
-        score,
-        cue=words(cue) if cue else None,
-        cued=cued,
-        name=name,
-        needs=needs,
-        latin=latin,
-        digits=digits,
-    )
+    return rule(entity, pattern, score, name=name, flags=flags | regex.MULTILINE, **more)
 
 
 DATE_RULES: Final[tuple[Rule, ...]] = (
@@ -88,8 +74,8 @@ DATE_RULES: Final[tuple[Rule, ...]] = (
         rf"{DATE}|{_PARTIAL}|(?<=born (?:in )?){_YEAR}",
         0.0,
         "birth_date",
-        _BIRTH_CUE,
-        0.96,
+        cue=_BIRTH_CUE,
+        cued=0.96,
         needs=(
             "birth",
             "born",

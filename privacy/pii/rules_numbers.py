@@ -12,6 +12,7 @@ import regex
 from privacy.pii.national_ids import NATIONAL_ID_RULES
 from privacy.pii.phones import PHONE_CUE, PHONE_PATTERN, phone_score
 from privacy.pii.rules import Rule, rule
+from privacy.pii.scripts import digits_of
 
 # IBAN registry (SWIFT, release 99): characters per country.
 IBAN_LENGTHS: Final = {
@@ -37,11 +38,6 @@ IBAN_LENGTHS: Final = {
     }.items()
     for code in codes.split()
 }
-_DIGITS: Final = regex.compile(r"[0-9]")
-
-
-def _digits(text: str) -> str:
-    return "".join(_DIGITS.findall(text))
 
 
 def luhn(digits: str) -> bool:
@@ -68,7 +64,7 @@ _DATED_ID: Final = regex.compile(
 
 def _card(match: Any) -> float | None:
     text = match.group()
-    digits = _digits(text)
+    digits = digits_of(text)
     if len(set(digits)) == 1 or not _CARD_START.match(digits) or _DATED_ID.fullmatch(digits):
         return None
     if len(digits) == 12 and digits[0] not in "056":
@@ -86,7 +82,7 @@ def _iban(match: Any) -> float | None:
     length = IBAN_LENGTHS.get(value[:2])
     if length == len(value) and iban_checks(value):
         return 1.0
-    digits = len(_digits(value))
+    digits = len(digits_of(value))
     if length is None:
         return 0.6 if digits >= 14 else None
     return 0.8 if digits >= len(value) // 2 else None

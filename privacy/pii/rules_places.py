@@ -225,18 +225,10 @@ _COMPOUND_WORDS: Final = (
     *("stigen", "utca", "markt", "graben", "wall", "berg", "str"),
 )
 
-_ABROAD_NEEDS: Final = {
-    "corner": ("corner of",),
-    "street_compound": _COMPOUND_WORDS,
-    "street_kind_before": _BEFORE_WORDS,
-}
 
-
-def _abroad(pattern: str, score: float, name: str) -> Rule:
+def _abroad(pattern: str, score: float, name: str, needs: tuple[str, ...] = ()) -> Rule:
     compiled = regex.compile(rf"(?<![\p{{L}}\d])(?:{pattern})(?![\p{{L}}\d])", LETTERS)
-    return Rule(
-        "ADDRESS", compiled, score, name=name, needs=_ABROAD_NEEDS.get(name, ()), latin=True
-    )
+    return Rule("ADDRESS", compiled, score, name=name, needs=needs, latin=True)
 
 
 PLACE_RULES: Final[tuple[Rule, ...]] = (
@@ -343,6 +335,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         rf"(?:\p{{Lu}}\p{{L}}{{1,20}} )?\p{{Lu}}[\p{{L}}\p{{Mn}}.'’-]{{0,40}}{_COMPOUND},? {_NUMBER}\.?{_FLOOR}{_ABROAD}",
         0.8,
         "street_compound",
+        _COMPOUND_WORDS,
     ),
     _abroad(
         rf"\p{{Lu}}{_PART[5:]}(?:[ -]\p{{Lu}}{_PART[5:]}){{0,3}}[ -]{_KIND_AFTER},? {_NUMBER}\.?{_ABROAD}",
@@ -353,6 +346,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         rf"{_KIND_BEFORE} (?:{_PARTICLE} ?){{0,3}}(?=\p{{Lu}}){_LAX_NAME},? (?:(?i:n[.º°o]{{1,2}}|núm\.?|nr\.?) ?)?{_NUMBER}\.?{_FLOOR}{_ABROAD}",
         0.8,
         "street_kind_before",
+        _BEFORE_WORDS,
     ),
     _abroad(
         rf"\d{{1,5}}(?: ?(?i:bis|ter|quater)| ?[A-D](?![A-Za-z]))?,? {_KIND_FRENCH} {_LAX_NAME}{_ABROAD}",
@@ -373,6 +367,7 @@ PLACE_RULES: Final[tuple[Rule, ...]] = (
         rf"(?:the )?(?i:corner of) (?:\d{{1,5}} )?{_PLAIN_NAME}(?: {_NUMBER}\.?)? and (?:\d{{1,5}} )?{_WORD}(?: {_WORD}){{0,3}}(?: {_NUMBER})?",
         0.75,
         "corner",
+        ("corner of",),
     ),
     _abroad(
         rf"(?:{_UNIT}|\d{{1,4}}[\d/-]{{0,8}}),?\s{_WORD}(?: {_WORD}){{0,2}}{_BREAK}(?:{_CITY},? )?{_WORD}[ ,-]{{1,3}}\d{{6}}",

@@ -15,7 +15,7 @@ from privacy.pii.addresses_zh import ADDRESS_RULES
 from privacy.pii.cues_zh import CUES, VALUE_START, AfterCues, bank_card
 from privacy.pii.entities import Span
 from privacy.pii.names_zh import HAN_NAME_RULES, PINYIN_RULES
-from privacy.pii.rules import LEFT, LETTERS, RIGHT, Check, Rule, time_limit
+from privacy.pii.rules import HAN_RANGES, LEFT, LETTERS, RIGHT, Check, Rule, time_limit
 from privacy.pii.scripts import HAN
 
 _WEIGHTS: Final = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -81,7 +81,6 @@ _NUMERALS: Final[Mapping[int, str]] = {
     for numeral in numerals
 }
 _NUMERAL: Final = "".join(map(chr, _NUMERALS))
-_HAN: Final = r"\u3400-\u4dbf\u4e00-\u9fff"
 
 
 def resident_id_checks(value: str) -> bool:
@@ -179,7 +178,7 @@ _BEFORE_BIRTH: Final = regex.compile(
     LETTERS | regex.IGNORECASE,
 )
 _AFTER_BIRTH: Final = regex.compile(
-    rf"[日号號]?(?:\)|）)?(?:出生|生(?![产活效意日长成存病态物])|诞生|出世|(?:是|过|办)?[{_HAN}]{{0,4}}生日)",
+    rf"[日号號]?(?:\)|）)?(?:出生|生(?![产活效意日长成存病态物])|诞生|出世|(?:是|过|办)?[{HAN_RANGES}]{{0,4}}生日)",
     LETTERS,
 )
 
@@ -308,13 +307,13 @@ _PLATES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "LICENSE_PLATE",
-        rf"使[0-9]{{3}}[-·• ]?[0-9]{{3}}(?![0-9])|[0-9]{{6}}使(?![{_HAN}])|WJ[-· ]?(?:[{_REGION_LETTERS}]|[0-9]{{2}})[-· ]?[0-9A-Z]{{5}}(?![0-9A-Z])",
+        rf"使[0-9]{{3}}[-·• ]?[0-9]{{3}}(?![0-9])|[0-9]{{6}}使(?![{HAN_RANGES}])|WJ[-· ]?(?:[{_REGION_LETTERS}]|[0-9]{{2}})[-· ]?[0-9A-Z]{{5}}(?![0-9A-Z])",
         0.9,
         "plate-special",
     ),
     _rule(
         "USER_HANDLE",
-        rf"(?<![A-Za-z0-9._])wxid_[a-z0-9]{{8,20}}|(?<![A-Za-z0-9._@/])@(?!所有人|全体|各位|大家|客服)[{_HAN}A-Za-z0-9_-]{{2,20}}(?=[\s,，:：。!！]|$)",
+        rf"(?<![A-Za-z0-9._])wxid_[a-z0-9]{{8,20}}|(?<![A-Za-z0-9._@/])@(?!所有人|全体|各位|大家|客服)[{HAN_RANGES}A-Za-z0-9_-]{{2,20}}(?=[\s,，:：。!！]|$)",
         0.75,
         "handle-form",
     ),

@@ -22,6 +22,7 @@ _CJK: Final = r"\u2e80-\u312f\u3190-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4
 HAN: Final = regex.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN_RUN: Final = regex.compile(rf"[^{_CJK}]+")
 _LETTER: Final = regex.compile(r"\p{Latin}")
+_DIGIT: Final = regex.compile(r"[0-9]")
 _SENTENCE: Final = regex.compile(r"[^。！？；\n]+[。！？；\n]*|[。！？；\n]+")
 
 
@@ -34,6 +35,11 @@ def plain(text: str) -> str:
     if text.isascii():
         return text
     return str(_SURROGATE.sub("\ufffd", text)).translate(_LOOKALIKES)
+
+
+def digits_of(text: str) -> str:
+    """The ASCII digits of ``text``, in order."""
+    return "".join(_DIGIT.findall(text))
 
 
 def has_han(text: str) -> bool:

@@ -135,7 +135,7 @@ class Scrubber:
                         kept[span.entity] += 1
                         continue
                     counts[span.entity] += 1
-                    made = self._stand_in(span.of(text), span.entity, action)
+                    made = irreversible(span.of(text), span.entity, action, self._stand_ins)
                     parts += [text[done : span.start], made]
                     done = span.end
                 touched += bool(parts)
@@ -150,9 +150,6 @@ class Scrubber:
             tuple(blocked),
         )
         return results, report
-
-    def _stand_in(self, value: str, entity: str, action: Action) -> str:
-        return irreversible(value, entity, action, self._stand_ins)
 
 
 def irreversible(value: str, entity: str, action: Action, stand_ins: StandIns) -> str:

@@ -21,14 +21,11 @@ from privacy.pii.chunks import ChunkRestorer
 from privacy.pii.detector import Detector
 from privacy.pii.entities import Span, resolve
 from privacy.pii.errors import RedactionUnavailable, RefusedEntity
-from privacy.pii.finishing import normalise, repeated
+from privacy.pii.finishing import TELLING_DIGITS, normalise, repeated
 from privacy.pii.placeholders import LITERAL, bare
 from privacy.pii.restoring import StreamRestorer, Utf8Restorer
-from privacy.pii.scripts import plain
+from privacy.pii.scripts import digits_of, plain
 from privacy.pii.stand_ins import StandIns
-
-_TELLING_DIGITS = 7
-"""From this many digits on, equal digits are the same number, however they are written."""
 
 _KEYED: Final[frozenset[Action]] = frozenset({"hash", "pseudonym", "encrypt"})
 _NUMBER = regex.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -192,8 +189,10 @@ class RedactionSession:
         edges = rf"(?<!{_LATIN}(?={_LATIN})){regex.escape(needle)}(?!(?<={_LATIN}){_LATIN})"
         if regex.search(edges, self._said):
             return True
-        digits = _digits(value).lstrip("0")
-        return len(digits) >= _TELLING_DIGITS and any(digits in _digits(v) for v in self._known)
+        digits = digits_of(plain(value)).lstrip("0")
+        return len(digits) >= TELLING_DIGITS and any(
+            digits in digits_of(plain(known)) for known in self._known
+        )
 
     # --- how it is done ---------------------------------------------------------------------------
 
@@ -350,7 +349,7 @@ def _without_lead(piece: Piece, spans: Iterable[Span]) -> list[Span]:
 def _identity(value: str) -> str:
     """Equal for spellings of one value, whatever kind it is taken for."""
     digits = normalise(value, "ID_NUMBER")
-    if len(digits) >= _TELLING_DIGITS and digits.isdecimal():
+    if len(digits) >= TELLING_DIGITS and digits.isdecimal():
         return digits
     return normalise(value, "TERM")
 
@@ -366,7 +365,3 @@ def _as_known(text: str, span: Span, best: Mapping[str, tuple[str, Span]]) -> Sp
 def _spoken(name: str) -> str:
     """A name as it would stand in a sentence: fields that take no spaces hold ``Ruth_Baker``."""
     return name.replace("_", " ").strip() or name
-
-
-def _digits(value: str) -> str:
-    return "".join(character for character in plain(value) if character in "0123456789")

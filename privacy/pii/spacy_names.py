@@ -18,6 +18,7 @@ import regex
 
 from privacy.pii.entities import Span
 from privacy.pii.errors import DetectorNotReady
+from privacy.pii.limits import each_once
 from privacy.pii.scripts import windows
 
 LABELS: Final = {
@@ -101,10 +102,9 @@ class SpacyNames:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """Findings of each text, all with the same score; equal texts are read once."""
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        if len(distinct) < len(texts):
-            once = self.find(list(distinct))
-            return [list(once[distinct[text]]) for text in texts]
+        return each_once(self._find, texts)
+
+    def _find(self, texts: Sequence[str]) -> list[list[Span]]:
         pieces = [
             (i, offset, piece)
             for i, text in enumerate(texts)

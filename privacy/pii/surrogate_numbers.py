@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 import regex
 
 from privacy.pii import surrogate_lists as lists
-from privacy.pii.scripts import HAN
+from privacy.pii.rules_numbers import luhn
+from privacy.pii.scripts import HAN, digits_of
 
 T = TypeVar("T")
 _DIGIT: Final = regex.compile(r"[0-9]")
@@ -85,10 +86,6 @@ def filled(value: str, made: str) -> str:
     )
 
 
-def _digits(value: str) -> str:
-    return "".join(_DIGIT.findall(value))
-
-
 def drawn_digits(count: int, dice: Dice) -> str:
     """So many digits."""
     return "".join(str(dice.below(10)) for _ in range(count))
@@ -96,15 +93,11 @@ def drawn_digits(count: int, dice: Dice) -> str:
 
 def card(value: str, dice: Dice) -> str:
     """A number from the test ranges of the same brand and length, with a valid check digit."""
-    digits = _digits(value)
+    digits = digits_of(value)
     tests = {"3": "378282", "4": "424242", "5": "555555", "6": "601111"}
     head = "620000" if digits.startswith("62") else tests.get(digits[:1], "999999")
     body = head + drawn_digits(max(0, len(digits) - 7), dice)
-    total = 0
-    for i, digit in enumerate(reversed(body)):
-        doubled = int(digit) * (2 - i % 2)
-        total += doubled - 9 * (doubled > 9)
-    return _with_digits(value, f"{body}{-total % 10}")
+    return _with_digits(value, next(body + c for c in "0123456789" if luhn(body + c)))
 
 
 def iban(value: str, dice: Dice) -> str:
@@ -119,7 +112,7 @@ def iban(value: str, dice: Dice) -> str:
 
 def phone(value: str, dice: Dice) -> str:
     """Same country and writing. North American numbers come from 555-0100 to 555-0199."""
-    digits = _digits(value)
+    digits = digits_of(value)
     international = value.strip().startswith(("+", "00", "(+"))
     # "1-415-…" and "+1 415 …"; Chinese mobile numbers have 11 digits and begin with 1, too.
     lead = 1 if len(digits) == 11 and regex.match(r"\W*1\W", value) else 0

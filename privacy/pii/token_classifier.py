@@ -12,6 +12,7 @@ on one core a batch is no faster.
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ import regex
 
 from privacy.pii.entities import MODEL_CEILING, Span
 from privacy.pii.errors import DetectorNotReady
+from privacy.pii.limits import each_once
 from privacy.pii.onnx_session import open_session
 
 LABELS: Final = {
@@ -90,10 +92,9 @@ class TokenClassifier:
 
         Equal texts are read once.
         """
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        if len(distinct) < len(texts):
-            once = self.find(list(distinct), threshold)
-            return [list(once[distinct[text]]) for text in texts]
+        return each_once(partial(self._find, threshold=threshold), texts)
+
+    def _find(self, texts: Sequence[str], threshold: float) -> list[list[Span]]:
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
             self._spans(text, e.offsets, self._scores(e.ids, e.word_ids), threshold)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from privacy.pii.disguises import View, reveal
 from privacy.pii.patterns import PatternDetector
 from privacy.pii.spelled import number_words
+from tests.privacy.pii.places import found_over
 
 DETECTOR = PatternDetector()
 
@@ -65,12 +66,7 @@ DISGUISED = [
 @pytest.mark.parametrize(("entity", "frame", "value"), DISGUISED)
 def test_disguised_values_are_covered_whole(entity: str, frame: str, value: str) -> None:
     """One finding of the right kind covers every character of the disguised value."""
-    text = frame.format(value)
-    start = text.index(value)
-    spans = [s for s in DETECTOR.detect(text) if s.start < start + len(value) and s.end > start]
-    assert len(spans) == 1
-    assert (spans[0].start, spans[0].end) == (start, start + len(value))
-    assert spans[0].entity == entity
+    assert found_over(DETECTOR, frame, value) == [(0, len(value), entity)]
 
 
 @pytest.mark.parametrize(

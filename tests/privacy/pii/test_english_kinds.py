@@ -5,6 +5,7 @@ import pytest
 from privacy.pii.entities import ENTITIES
 from privacy.pii.patterns import PatternDetector
 from privacy.pii.phones import dials, written_as_planned
+from tests.privacy.pii.places import found_over
 
 DETECTOR = PatternDetector()
 EVERYTHING = PatternDetector(entities=ENTITIES)
@@ -51,10 +52,7 @@ WHOLE = [
 @pytest.mark.parametrize(("entity", "frame", "value"), WHOLE)
 def test_values_are_found_whole(entity: str, frame: str, value: str) -> None:
     """One finding of the right kind covers the value and nothing else."""
-    text = frame.format(value)
-    start = text.index(value)
-    spans = [s for s in DETECTOR.detect(text) if s.start < start + len(value) and s.end > start]
-    assert [(s.start, s.end, s.entity) for s in spans] == [(start, start + len(value), entity)]
+    assert found_over(DETECTOR, frame, value) == [(0, len(value), entity)]
 
 
 ON_REQUEST = [

@@ -10,6 +10,7 @@ from privacy.pii.patterns import PatternDetector
 from privacy.pii.rules import rule
 from privacy.pii.rules_numbers import iban_checks, luhn
 from privacy.pii.rules_zh import resident_id_checks
+from tests.privacy.pii.places import found_over
 
 DETECTOR = PatternDetector()
 
@@ -25,7 +26,7 @@ FOUND = [
     ("PHONE_NUMBER", "手机{}谢谢", "15922830388"),
     ("PHONE_NUMBER", "手机{}谢谢", "+86 138-0013-8000"),
     ("PHONE_NUMBER", "座机{}。", "010-62785001"),
-    ("PHONE_NUMBER", "电话１３８００１３８０００"[:2] + "{}", "１３８００１３８０００"),
+    ("PHONE_NUMBER", "电话{}", "１３８００１３８０００"),
     ("CREDIT_CARD", "card {} expired", "4111 1111 1111 1111"),
     ("CREDIT_CARD", "card {} expired", "371185788024842"),
     ("CREDIT_CARD", "card {} expired", "4185788024845936866"),
@@ -68,12 +69,7 @@ FOUND = [
 @pytest.mark.parametrize(("entity", "frame", "value"), FOUND)
 def test_values_are_found_whole(entity: str, frame: str, value: str) -> None:
     """Every character of the value is covered, under the right name."""
-    text = frame.format(value)
-    start = text.index(value)
-    spans = [s for s in DETECTOR.detect(text) if s.start < start + len(value) and s.end > start]
-    assert len(spans) == 1
-    assert (spans[0].start, spans[0].end) == (start, start + len(value))
-    assert spans[0].entity == entity
+    assert found_over(DETECTOR, frame, value) == [(0, len(value), entity)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from policies.model import Action
 from privacy.pii.entities import Span
 from privacy.pii.errors import RedactionUnavailable, RefusedEntity
 from privacy.pii.placeholders import GRAMMAR, LONGEST, LOOKS_LIKE
-from privacy.pii.restoring import StreamRestorer, restore
+from privacy.pii.restoring import Originals, StreamRestorer
 from privacy.pii.session import RedactionSession
 from tests.privacy.pii.fakes import FailingDetector, ToldDetector, WildDetector
 
@@ -102,8 +102,7 @@ def test_a_stream_restores_as_the_whole(text: str, cuts: list[int]) -> None:
 
 def test_every_character_fed_alone() -> None:
     """A stream of single characters restores, and ordinary text passes at once."""
-    values = {"<PERSON_1>": "Ruth Baker"}
-    stream = StreamRestorer(values)
+    stream = StreamRestorer(Originals({"<PERSON_1>": "Ruth Baker"}))
     assert [stream.feed(c) for c in "a < q"] == ["a", " ", "", "", "< q"]
     out = [stream.feed(c) for c in "<PERSON_1>!"]
     assert out[:-2] == [""] * 9
@@ -148,7 +147,8 @@ def test_every_character_fed_alone() -> None:
 )
 def test_rewritten_placeholders_are_restored(written: str) -> None:
     """Models change case and spacing of a placeholder; it is restored all the same."""
-    assert restore(f"Dear {written},", {"<PERSON_1>": "Ruth Baker"}) == "Dear Ruth Baker,"
+    originals = Originals({"<PERSON_1>": "Ruth Baker"})
+    assert originals.restore(f"Dear {written},") == "Dear Ruth Baker,"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,8 @@ def test_rewritten_placeholders_are_restored(written: str) -> None:
 )
 def test_what_stands_around_a_placeholder_stays(written: str, meant: str) -> None:
     """Genitives, plurals, Markdown and escapes survive; identifiers and prose are left alone."""
-    assert restore(written, {"<PERSON_1>": "Ruth Baker", "<TERM_1>": 'R&D "x"'}) == meant
+    originals = Originals({"<PERSON_1>": "Ruth Baker", "<TERM_1>": 'R&D "x"'})
+    assert originals.restore(written) == meant
 
 
 def test_unknown_placeholders_stay() -> None:
