@@ -16,7 +16,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -32,11 +31,12 @@ import numpy as np
 from flwr.app import Message
 from flwr.common.serde import message_to_proto
 
-from benchmarks.measure import MIB, give_back_memory, machine
+from benchmarks.measure import MIB, give_back_memory, machine, resident_bytes
 from client.app import make_client_app
 from policies.load import parse_policy
 from policies.model import Policy
 from privacy.dp.accounting import epsilon
+from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.exchange import Array, RoundReply, RoundRequest, adapter_digest
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey
@@ -99,6 +99,16 @@ def initial_adapter(last_layers: int) -> dict[str, Array]:
     return tensors
 
 
+def moved(adapter: Adapter, config: AdapterConfig) -> dict[str, Array]:
+    """The trained tensors, moved a little at random: what stands for training."""
+    rng = np.random.default_rng()
+    return {
+        name: tensor + np.float32(0.1) * rng.standard_normal(tensor.shape, np.float32)
+        for name, tensor in adapter.items()
+        if config.is_trained(name)
+    }
+
+
 class SyntheticNode:
     """A node without data: a random update within its norm, and a receipt as the real one's."""
 
@@ -113,13 +123,8 @@ class SyntheticNode:
         self, request: RoundRequest, adapter: Mapping[str, Array], manifest: str | None = None
     ) -> RoundReply:
         """Answer a round; its ledger holds the rounds before it, and nothing else."""
-        rng = np.random.default_rng()
         whole = {**self._frozen, **adapter}
-        update = {
-            name: tensor + np.float32(0.1) * rng.standard_normal(tensor.shape, np.float32)
-            for name, tensor in whole.items()
-            if self._config.is_trained(name)
-        }
+        update = moved(whole, self._config)
         cost = epsilon([request.event()] * request.round, request.expected_delta)
         receipt = Receipt(
             run_id=request.run_id,
@@ -163,11 +168,6 @@ def wire_bytes(message: Message) -> int:
     return len(message_to_proto(message).SerializeToString())
 
 
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def peak() -> int:
     """Most bytes resident since :func:`reset_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -190,19 +190,19 @@ def run_case(case: Case) -> dict[str, Any]:
     epsilon([plan.request(1, "d0").event()] * case.rounds, plan.deltas["d0"])
     app = make_client_app(lambda context: nodes[context.node_id])
     grid = MeasuredGrid(app, {i: {} for i in nodes})
-    rounds: list[dict[str, float]] = []
+    rounds: list[float] = []
     began: dict[str, float] = {}
 
     def watch(event: Event) -> None:
         if isinstance(event, RoundStarted):
             began.update(cpu=time.process_time(), elsewhere=grid.elsewhere)
         elif isinstance(event, RoundFinished):
-            cpu = time.process_time() - began["cpu"] - (grid.elsewhere - began["elsewhere"])
-            rounds.append({"hub_cpu_s": cpu})
+            elsewhere = grid.elsewhere - began["elsewhere"]
+            rounds.append(time.process_time() - began["cpu"] - elsewhere)
 
     gc.collect()
     give_back_memory()
-    loaded = resident()
+    loaded = resident_bytes()
     reset_peak()
     if case.traced:
         tracemalloc.start()
@@ -211,7 +211,7 @@ def run_case(case: Case) -> dict[str, Any]:
         checkpoint = sum(path.stat().st_size for path in Path(folder).iterdir())
     exchanges = case.departments * case.rounds
     return asdict(case) | {
-        "hub_cpu_s_per_round": statistics.median(r["hub_cpu_s"] for r in rounds),
+        "hub_cpu_s_per_round": statistics.median(rounds),
         "loaded_mib": loaded / MIB,
         "peak_mib": peak() / MIB,
         "allocated_peak_mib": tracemalloc.get_traced_memory()[1] / MIB if case.traced else None,

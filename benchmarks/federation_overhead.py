@@ -28,10 +28,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Message, UserConfig
 
-from benchmarks.federation import Case, initial_adapter, policy_of
+from benchmarks.federation import Case, initial_adapter, moved, policy_of
 from benchmarks.measure import machine
 from client.agent import NodeAgent
 from client.agent_socket import AgentServer
@@ -39,7 +38,7 @@ from client.app import SOCKET_SETTING, app
 from client.gate import RunGate
 from intramural.deployment.node_home import base_model
 from privacy.audit.log import AuditLog
-from privacy.dp.adapter import Adapter, AdapterConfig
+from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.dp.encode import Unit
 from privacy.dp.plan import DpPlan
 from privacy.ledger.ledger import Ledger
@@ -77,12 +76,7 @@ class InstantTrainer:
         progress: Any = None,
     ) -> Adapter:
         """The trained tensors, moved a little."""
-        rng = np.random.default_rng()
-        return {
-            name: tensor + np.float32(0.1) * rng.standard_normal(tensor.shape, np.float32)
-            for name, tensor in adapter.items()
-            if config.is_trained(name)
-        }
+        return moved(adapter, config)
 
 
 class TimedGrid(LocalGrid):

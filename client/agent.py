@@ -74,10 +74,10 @@ class Trainer(Protocol):
 class NodeAgent:
     """Answers rounds for one department; see :class:`client.port.Agent` for what it promises.
 
-    ``policy`` is the department's own copy. ``gate`` sees each round first. ``units`` are scrubbed and encoded, the
-    examples of one unit of privacy together.
-    ``state_dir`` keeps given replies. ``progress`` sees (step, steps) locally. Rounds take turns:
-    the ledger, the model and the reply store are used by one round at a time.
+    ``policy`` is the department's own copy. ``gate`` sees each round first. ``units`` are scrubbed
+    and encoded, the examples of one unit of privacy together. ``state_dir`` keeps given replies.
+    ``progress`` sees (step, steps) locally. Rounds take turns: the ledger, the model and the reply
+    store are used by one round at a time.
 
     Raises :class:`~client.errors.AgentMisconfigured` where the parts do not fit together.
     """

@@ -8,6 +8,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -128,14 +129,14 @@ def join(url: str, token: EnrolmentToken, request: JoinRequest, key: SigningKey)
     return Joined(ca, answer, bundle, hub_key)
 
 
+@dataclass(frozen=True)
 class Joined:
     """What joining brought: CA, sealed bundle, the bundle, and the hub's key to pin."""
 
-    def __init__(self, ca: bytes, sealed: bytes, bundle: HubBundle, key: VerifyKey) -> None:
-        self.ca = ca
-        self.sealed = sealed
-        self.bundle = bundle
-        self.key = key
+    ca: bytes
+    sealed: bytes
+    bundle: HubBundle
+    key: VerifyKey
 
 
 class PinnedHub:

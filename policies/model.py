@@ -216,10 +216,7 @@ class PolicyDocument(Section):
 
     def pii_tables(self) -> dict[str, PiiRules]:
         """Every table with actions except `pii` itself, by its key."""
-        tables = self.pii.tables()
-        for name, role in self.roles.items():
-            tables |= role.tables(name)
-        return tables
+        return _pii_tables(self.pii, self.roles)
 
     def entities_named(self) -> dict[str, str]:
         """Every kind of personal data that the policy names, with the key that does.
@@ -313,13 +310,17 @@ def disagreements(
     for phrase in _in_both(pii.allow, pii.deny):
         message = f"{phrase!r} is also in pii.allow; keep it in one of the two"
         yield Disagreement(Fault("pii.deny", message), ("pii.allow", "pii.deny"))
-    tables = pii.tables()
-    for name, role in roles.items():
-        tables |= role.tables(name)
-    for key, message in clashes(tables, pii.default_action, pii.entities):
+    for key, message in clashes(_pii_tables(pii, roles), pii.default_action, pii.entities):
         yield Disagreement(Fault(key, message), (key,))
     for fault, at in access_faults(access, principals, tuple(roles), tuple(departments)):
         yield Disagreement(fault, at)
+
+
+def _pii_tables(pii: PiiPolicy, roles: Mapping[str, RolePolicy]) -> dict[str, PiiRules]:
+    tables = pii.tables()
+    for name, role in roles.items():
+        tables |= role.tables(name)
+    return tables
 
 
 def _training_disagreements(training: TrainingPolicy) -> Iterator[Disagreement]:

@@ -50,8 +50,9 @@ _PASSING = (RoundFailed, AuditUnavailable, StoreBusy)
 class HubSettings:
     """Where a run's inputs lie on the hub and where its outputs go; times in seconds.
 
-    ``runs``: the folder of the runs' folders; ``INTRAMURAL_HUB``/runs on a deployed hub. ``audit_socket``: of the process that owns the audit
-    log; None where this process owns it, as ``output_dir/audit.db``.
+    ``runs``: the folder of the runs' folders; ``INTRAMURAL_HUB``/runs on a deployed hub.
+    ``audit_socket``: of the process that owns the audit log; None where this process owns it, as
+    ``output_dir/audit.db``.
     """
 
     run_id: str

@@ -27,7 +27,7 @@ from privacy.signing import SigningKey, VerifyKey
 from server.audit_socket import Sink
 from server.errors import HubError
 from server.flower_control import flower_pem
-from server.members import Member, Members, joined_now
+from server.members import Member, Members
 
 
 class NodeRegistry(Protocol):
@@ -229,12 +229,16 @@ class JoinDesk:
             node_id = self._registry().register(request.flower_key, request.department)
         except HubError as error:
             raise JoinRefused("unavailable", f"{error}; try again in a minute") from None
-        member = joined_now(
-            request.department,
-            node_id,
-            signer,
-            request.flower_key,
-            (request.code_digest, request.policy_digest),
+        now = now_text()
+        member = Member(
+            department=request.department,
+            node_id=node_id,
+            receipt_key=signer.public_text(),
+            flower_key=request.flower_key,
+            code_digest=request.code_digest,
+            policy_digest=request.policy_digest,
+            joined=now,
+            reported=now,
         )
         # A crash before: Flower knows a node that the hub does not, which no run asks. Asked again,
         # registration gives the same id.

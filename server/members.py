@@ -11,7 +11,7 @@ from typing import Any
 
 from privacy.canonical import canonical_json
 from privacy.files import write_atomic
-from privacy.joining import EnrolmentToken, JoinRefused, now_text
+from privacy.joining import EnrolmentToken, JoinRefused
 from privacy.signing import VerifyKey
 from server.enrolment import EnrolledNode, Enrolment
 from server.errors import HubError
@@ -113,7 +113,7 @@ class Members:
                 value[department] |= changes
 
     def remove(self, department: str) -> Member:
-        """Forget a department and its unused invitations.
+        """Forget a department.
 
         Raises:
             MemberUnknown: it is not enrolled.
@@ -137,18 +137,3 @@ class Members:
             self._enrolment.unlink(missing_ok=True)
             return
         write_atomic(self._enrolment, canonical_json(Enrolment(nodes).to_json()), mode=0o600)
-
-
-def joined_now(
-    department: str,
-    node_id: int,
-    receipt_key: VerifyKey,
-    flower_key: str,
-    digests: tuple[str, str | None],
-) -> Member:
-    """A department that joins at this moment; ``digests``: of its code and of its policy."""
-    now = now_text()
-    code, policy = digests
-    return Member(
-        department, node_id, receipt_key.public_text(), flower_key, code, policy, now, now
-    )

@@ -11,7 +11,6 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from privacy.dp.pricing import run_noise
 from privacy.errors import PrivacyError
 from privacy.exchange import Array, RoundRequest, adapter_digest
 from privacy.files import write_atomic
+from privacy.joining import now_text
 from privacy.manifest import RunManifest, RunTerms
 from privacy.receipts import SignedReceipt
 from server.aggregation.optimisers import Moments
@@ -182,7 +182,7 @@ class RunState:
             self,
             round=self.round + 1,
             adapter=adapter,
-            at=_now(),
+            at=now_text(),
             receipts=self.receipts + receipts,
             declines=self.declines + declines,
             moments=moments or {},
@@ -232,7 +232,7 @@ class RunStore:
         first = adapter_digest(initial_adapter)
         state = self.load()
         if state is None:
-            state = RunState(plan, 0, dict(initial_adapter), first, _now())
+            state = RunState(plan, 0, dict(initial_adapter), first, now_text())
             # A crash before: no run exists. A crash after: the run exists at round 0 with this run
             # id, and no node was asked under any other.
             self.save(state)
@@ -324,10 +324,6 @@ class RunStore:
             declines=tuple(NodeDeclined(**item) for item in value["declines"]),
             moments=moments,
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -16,11 +16,11 @@ Everybody who reads the manifest verifies it first, so that a changed folder sta
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from policies.load import load_policy
 from policies.model import Policy
@@ -47,6 +47,8 @@ _SUFFIXES = (".toml", ".yaml", ".yml")
 
 Wanted = Literal["run", "stop"]
 Standing = Literal["waiting", "running", "retrying", "finished", "failed", "cancelled"]
+OVER: Final[tuple[Standing, ...]] = ("finished", "failed", "cancelled")
+"""Where the keeper does nothing more of itself."""
 
 
 class RunInUse(HubError):
@@ -256,8 +258,14 @@ def trusted_keys(accounts: AccountBook) -> dict[str, VerifyKey]:
     return {account.name: VerifyKey.parse(account.key) for account in accounts.trusted()}
 
 
-def run_folders(runs: Path) -> list[RunFolder]:
-    """Every run, the oldest first; damaged ones before all others."""
+def stored_runs(runs: Path) -> list[RunFolder]:
+    """Every run, in any order; no manifest is read."""
+    found = [RunFolder(path) for path in Path(runs).glob("run-*") if path.is_dir()]
+    return [run for run in found if run.exists]
+
+
+def by_age(runs: Iterable[RunFolder]) -> list[RunFolder]:
+    """The oldest first; damaged ones before all others."""
 
     def age(run: RunFolder) -> tuple[str, str]:
         try:
@@ -265,8 +273,12 @@ def run_folders(runs: Path) -> list[RunFolder]:
         except (HubError, PrivacyError):
             return "", run.run_id
 
-    found = [RunFolder(path) for path in Path(runs).glob("run-*") if path.is_dir()]
-    return sorted((run for run in found if run.exists), key=age)
+    return sorted(runs, key=age)
+
+
+def run_folders(runs: Path) -> list[RunFolder]:
+    """Every run, :func:`by_age`."""
+    return by_age(stored_runs(runs))
 
 
 def find_run(runs: Path, named: str | None) -> RunFolder:

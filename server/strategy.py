@@ -85,12 +85,13 @@ class DepartmentRounds:
                     department = waiting.pop(reply.metadata.reply_to_message_id, None)
                     if department is not None:
                         self._take(department, self._read(department, reply))
-            if waiting and self._has_enough():
-                return LATE
-            if waiting and self._clock() >= deadline:
+            if not waiting:
                 break
-            if waiting:
-                self._pause(POLL)
+            if self._has_enough():
+                return LATE
+            if self._clock() >= deadline:
+                break
+            self._pause(POLL)
         return NO_REPLY
 
     def _has_enough(self) -> bool:

@@ -97,10 +97,8 @@ class Watched:
             if not await self._note(account.name, entry):
                 await _answer(send, 503)
                 return
-        status = 0
 
         async def watch(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
                 if _worth_noting(path, status):

@@ -41,12 +41,11 @@ def duration(text: str, option: str) -> timedelta:
     Raises:
         click.BadParameter: it is none.
     """
-    match = _DURATION.fullmatch(text)
-    try:
-        if match:
-            return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        match = None
+    if match := _DURATION.fullmatch(text):
+        length = timedelta(**{_UNITS[match[2]]: int(match[1])})
+        # A time of ours ends with the year 9999.
+        if length < datetime.max.replace(tzinfo=UTC) - datetime.now(UTC):
+            return length
     raise click.BadParameter(f"{text!r} must be like 30m, 24h, 7d or 8w", param_hint=option)
 
 
@@ -84,6 +83,12 @@ def hub_home(directory: Path) -> "HubHome":
     home = HubHome(directory)
     home.settings()
     return home
+
+
+def policy_file(given: Path | None) -> Path | None:
+    """The policy that was given, else ./policy.toml if it exists."""
+    here = Path("policy.toml")
+    return given or (here if here.is_file() else None)
 
 
 def model_setting(given: str | None) -> str:

@@ -16,6 +16,7 @@ from intramural.cli.deployed import (
     minute,
     model_setting,
     note_audit,
+    policy_file,
     private_files,
     until_signalled,
 )
@@ -100,7 +101,7 @@ def init(
     if any(given) and not all(given):
         raise click.UsageError("--certificate, --key and --ca are given together or not at all")
     home = HubHome(directory)
-    named = policy or (Path("policy.toml") if Path("policy.toml").is_file() else None)
+    named = policy_file(policy)
     if named is not None:
         from intramural.parts import read_policy
 
@@ -280,17 +281,14 @@ def _check_unchanged(home: "HubHome", wanted: Any) -> None:
     from intramural.errors import CommandRefused
 
     context = click.get_current_context()
-    options = {"host": "host", "port": "port", "join_port": "join_port", "name": "name",
-               "policy": "policy", "base_model": "base_model"}  # fmt: skip
     there, asked = asdict(home.settings()), asdict(wanted)
-    if context.get_parameter_source("address") != click.core.ParameterSource.DEFAULT:
-        options["superlink_address"] = "superlink_address"
+    fields = {name: name for name in ("host", "port", "join_port", "name", "policy", "base_model")}
+    fields["address"] = "superlink_address"
     changed = [
         f"{field} is {there[field]!r}, not {asked[field]!r}"
-        for option, field in options.items()
-        if option == "superlink_address"
-        or context.get_parameter_source(option) != click.core.ParameterSource.DEFAULT
-        if there[field] != asked[field]
+        for option, field in fields.items()
+        if context.get_parameter_source(option) != click.core.ParameterSource.DEFAULT
+        and there[field] != asked[field]
     ]
     if changed:
         raise CommandRefused(

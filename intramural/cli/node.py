@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
-from intramural.cli.deployed import log_line, model_setting, private_files, until_signalled
+from intramural.cli.deployed import (
+    log_line,
+    model_setting,
+    policy_file,
+    private_files,
+    until_signalled,
+)
 from intramural.cli.options import ColumnOption, JsonOption, ToleranceOption, WhereOption
 from intramural.cli.output import facts, note, print_json
 from intramural.cli.parser import CommandGroup
@@ -63,7 +69,8 @@ def init(
 ) -> None:
     """Make a department's node: its keys, its ledger, its settings.
 
-    Nothing leaves this machine. Done twice it changes nothing. Settings are changed in node.toml, in the node's home.
+    Nothing leaves this machine. Done twice it changes nothing. Settings are changed in node.toml, in
+    the node's home.
 
     \b
     Example:
@@ -79,7 +86,7 @@ def init(
         raise HomeUnusable(f"there is no file {data}; name the department's records with --data")
     columns, filters = parse_columns(column or ()), parse_where(where or ())
     DataSource(data, department, columns, filters)
-    named = policy or (Path("policy.toml") if Path("policy.toml").is_file() else None)
+    named = policy_file(policy)
     if named is not None:
         read_policy(named).department(department)
     home = NodeHome((directory or Path(f"node-{department}")).absolute())
@@ -125,8 +132,9 @@ def join(
 ) -> None:
     """Join a hub.
 
-    Registers the public keys there, and pins its CA and signing key here. The token says which CA is the hub's, so already the first connection is authenticated. No
-    record, no key but the public ones, and no count leaves this machine.
+    Registers the public keys there, and pins its CA and signing key here. The token says which CA is
+    the hub's, so already the first connection is authenticated. No record, no key but the public
+    ones, and no count leaves this machine.
 
     \b
     Example:
@@ -208,7 +216,8 @@ def start(directory: NodeOption = None) -> None:
 def status(directory: NodeOption = None, json_output: JsonOption = False) -> None:
     """Say whether the node is online.
 
-    And what it answered last, and what is left of its budget: for the department alone. Exits with 0 also where the node is offline.
+    And what it answered last, and what is left of its budget: for the department alone. Exits with 0
+    also where the node is offline.
 
     \b
     Example:
@@ -259,7 +268,8 @@ def leave(
 ) -> None:
     """Leave the hub.
 
-    It removes this node from its list, and the node forgets the hub. Keys, records and ledger stay: what was spent remains spent. Stop `node start` first.
+    It removes this node from its list, and the node forgets the hub. Keys, records and ledger stay:
+    what was spent remains spent. Stop `node start` first.
 
     \b
     Example:

@@ -2,22 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from intramural.cli.deployed import HUB, HubOption, private_files
+from intramural.cli.deployed import HUB, HubOption, hub_home, private_files
 from intramural.cli.options import JsonOption
 from intramural.cli.output import facts, note, print_json, print_table, say, table, upper
 from intramural.cli.parser import CommandGroup
 
-if TYPE_CHECKING:
-    from intramural.deployment.hub_home import HubHome
-
 app = CommandGroup("Runs of a deployed federation: plan, start, watch, cancel, resume.")
 
 _LOOK = 1.0
-_OVER = ("finished", "failed", "cancelled")
 
 RunArgument = Annotated[
     str | None,
@@ -48,7 +44,7 @@ def plan(file: FileArgument, directory: HubOption = HUB, json_output: JsonOption
     """
     from intramural.deployment.training import plan_run
 
-    planned = plan_run(_home(directory), file)
+    planned = plan_run(hub_home(directory), file)
     if json_output:
         print_json(planned.to_json())
     else:
@@ -114,7 +110,7 @@ def start(
     from intramural.quiet import quiet
 
     quiet()
-    home = _home(directory)
+    home = hub_home(directory)
     manifest = start_run(home, file, account)
     told = {
         "run_id": manifest.run_id,
@@ -148,7 +144,7 @@ def status(
     from intramural.deployment.training import brief, status_of
     from server.runs import find_run, run_folders
 
-    home = _home(directory)
+    home = hub_home(directory)
     if run is None:
         runs = [brief(found) for found in run_folders(home.runs)]
         if json_output:
@@ -186,9 +182,9 @@ def watch(
       intramural train watch
     """
     from intramural.deployment.training import status_of
-    from server.runs import find_run
+    from server.runs import OVER, find_run
 
-    home = _home(directory)
+    home = hub_home(directory)
     found = find_run(home.runs, run)
     ends = None if timeout is None else time.monotonic() + timeout
     before: list[str] = []
@@ -199,7 +195,7 @@ def watch(
             if line not in before:
                 note(line)
         before += [line for line in lines if line not in before]
-        over = told["state"] in _OVER
+        over = told["state"] in OVER
         if over or (ends is not None and time.monotonic() >= ends):
             break
         time.sleep(_LOOK)
@@ -224,7 +220,7 @@ def cancel(
     from intramural.deployment.training import cancel_run
     from server.runs import find_run
 
-    home = _home(directory)
+    home = hub_home(directory)
     found = find_run(home.runs, run)
     state = cancel_run(home, found)
     if json_output:
@@ -249,7 +245,7 @@ def resume(
     from intramural.deployment.training import resume_run
     from server.runs import find_run
 
-    home = _home(directory)
+    home = hub_home(directory)
     found = find_run(home.runs, run)
     resume_run(home, found)
     if json_output:
@@ -305,11 +301,3 @@ def _show(told: dict[str, Any]) -> None:
     print_table(made)
     for line in _lines(told)[:-1]:
         say(line)
-
-
-def _home(directory: Path) -> "HubHome":
-    from intramural.deployment.hub_home import HubHome
-
-    home = HubHome(directory)
-    home.settings()
-    return home

@@ -124,10 +124,13 @@ def write_status(home: Path, status: Mapping[str, object]) -> None:
 
 def read_status(home: Path) -> dict[str, Any]:
     """The status of the running supervisor; empty where none runs."""
-    if not is_running(home):
-        return {}
+    return (read_object(home / _STATUS) or {}) if is_running(home) else {}
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where it is missing or damaged."""
     try:
-        value = json.loads((home / _STATUS).read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None

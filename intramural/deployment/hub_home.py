@@ -6,12 +6,12 @@ certificate is, when its renewal is asked for.
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from intramural.deployment.certificates import (
     CertificateUnusable,
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from server.audit_socket import Sink
     from server.flower_control import FlowerControl
 
-DEFAULT: Final = Path("hub")
-SUPERLINK_PORT: Final = 9092
-JOIN_PORT: Final = 9093
 _PORT = re.compile(r"(?:^[^:]+|\]):[0-9]+$")
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - named to be recognised, never a default
 
@@ -127,12 +124,11 @@ class HubHome:
         self,
         settings: HubSettings,
         *,
-        names: Sequence[str] = (),
         given: tuple[Path, Path, Path] | None = None,
     ) -> None:
         """Make what is missing; a home that is complete stays as it is, to the byte.
 
-        ``names``: what else the certificate is for. ``given``: certificate, key and CA to use.
+        ``given``: certificate, key and CA to use.
 
         Raises:
             HomeUnusable: the folder may be entered by others.
@@ -142,7 +138,7 @@ class HubHome:
         for folder in (self.runs, self.releases, self.flwr_home, self.accounts_folder):
             make_folder(folder)
         if not self.certificate.exists():
-            self._certify(settings, names, given)
+            self._certify(settings, given)
         key = SigningKey.load_or_create(self.signing_key)
         # Where `intramural audit` looks for the key of a log beside it.
         keep(self.root / "audit.pub", key.verify_key.public_text().encode() + b"\n")
@@ -290,7 +286,6 @@ class HubHome:
     def _certify(
         self,
         settings: HubSettings,
-        names: Sequence[str],
         given: tuple[Path, Path, Path] | None,
     ) -> None:
         if given is not None:
@@ -299,7 +294,7 @@ class HubHome:
             self._keep_server(server)
             return
         hosts = [_host(settings.superlink_address), _host(settings.join_address)]
-        wanted = [h for h in (*hosts, settings.host, *names) if h not in _EVERYWHERE]
+        wanted = [h for h in (*hosts, settings.host) if h not in _EVERYWHERE]
         if not self.ca.exists():
             made = make_ca(settings.name, wanted)
             # A crash in between leaves a key without a certificate: both are made anew.

@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 from intramural.deployment.certificates import expiry_warning
@@ -114,7 +112,6 @@ def facts_of(home: HubHome) -> HubFacts:
 
 def hub_environment(home: HubHome) -> dict[str, str]:
     """What every process of the hub finds: Flower's settings, and where the hub keeps what."""
-    settings, policy = home.settings(), home.policy_path()
     return flower_environment(home.flwr_home) | {
         "INTRAMURAL_HUB": str(home.root),
         "INTRAMURAL_ACCOUNTS": str(home.accounts_file),
@@ -123,8 +120,6 @@ def hub_environment(home: HubHome) -> dict[str, str]:
         "INTRAMURAL_SIGNING_KEY": str(home.signing_key),
         "INTRAMURAL_OUTPUT_DIR": str(home.root),
         "INTRAMURAL_AUDIT_ORIGIN": home.origin(),
-        "INTRAMURAL_POLICY": "" if policy is None else str(policy),
-        "INTRAMURAL_BASE_MODEL": settings.base_model,
     }
 
 
@@ -150,18 +145,18 @@ def _children(home: HubHome) -> list[Child]:
         "--parent-pid", str(os.getpid()),
     ]  # fmt: skip
     working = re.compile(r"Uvicorn running on|Application startup complete")
-    folder = Path(home.root)
-    children = [
+    folder = home.root
+    return [
         Child("superlink", superlink, environment, ready=working, folder=folder, hidden=CHATTER),
         Child(
             "superexec", superexec, environment,
             after=("superlink",), folder=folder, hidden=CHATTER,
         ),
+        Child(
+            "keeper", [sys.executable, "-m", KEEPER], environment,
+            after=("superlink",), folder=folder,
+        ),
     ]  # fmt: skip
-    if find_spec(KEEPER) is not None:
-        keeper = [sys.executable, "-m", KEEPER]
-        children.append(Child("keeper", keeper, environment, after=("superlink",), folder=folder))
-    return children
 
 
 class _NodeWatch:

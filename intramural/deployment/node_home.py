@@ -24,7 +24,7 @@ from intramural.deployment.homes import (
     toml,
 )
 from intramural.workspace import NodePaths
-from privacy.files import create_exclusive, load_or_create_secret, write_atomic
+from privacy.files import load_or_create_secret, write_atomic
 from privacy.joining import NodeReport, now_text
 from privacy.signing import SigningKey
 
@@ -140,7 +140,7 @@ class NodeHome(NodePaths):
         from privacy.ledger.ledger import Ledger
 
         Ledger(self.ledger, key).close()
-        create_exclusive(self.config, settings.to_toml().encode(), mode=0o600)
+        keep(self.config, settings.to_toml().encode())
 
     def settings(self) -> NodeSettings:
         """What ``node.toml`` says.

@@ -1,10 +1,8 @@
 """What ``node status`` tells; for the department alone, and loading no model."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-from intramural.deployment.homes import read_status
+from intramural.deployment.homes import read_object, read_status
 from intramural.deployment.node_home import NodeHome
 from intramural.errors import IntramuralError
 from policies.errors import PolicyError
@@ -40,7 +38,7 @@ def node_status(home: NodeHome) -> dict[str, Any]:
         "online": connected and contact.get("online") is not False,
         "agent": processes.get("agent", {}).get("state") == "running" and home.socket.is_socket(),
         "last_contact": contact.get("at"),
-        "last_round": _last(home.last_round),
+        "last_round": read_object(home.last_round),
         "budget": budget,
         "processes": processes,
         "problem": problem,
@@ -64,11 +62,3 @@ def _budget(home: NodeHome) -> dict[str, Any]:
         "spent": spent,
         "left": max(total - spent, 0.0),
     }
-
-
-def _last(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -29,7 +29,7 @@ from server.audit_socket import RemoteAudit, Sink
 from server.errors import CheckpointUnusable, HubError
 from server.flower_control import ControlUnavailable
 from server.flower_runs import FlowerRuns, Phase
-from server.runs import Keeping, RunFolder, run_folders, trusted_keys
+from server.runs import OVER, Keeping, RunFolder, by_age, stored_runs, trusted_keys
 
 ATTEMPTS: Final = 6
 """Attempts in a row without a completed round, after which a person has to look."""
@@ -40,7 +40,6 @@ SILENT: Final = 90.0
 _TICK = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
 _KEPT = 100
-_OVER = ("finished", "failed", "cancelled")
 
 
 class Runs(Protocol):
@@ -100,12 +99,10 @@ class Keeper:
         Raises:
             ControlUnavailable, AuditUnavailable: now is no time to do anything.
         """
-        for run in run_folders(self._folder):
+        for run in by_age(filter(_goes_on, stored_runs(self._folder))):
             watch = self._watched.setdefault(run.run_id, _Watch())
             try:
-                kept = run.keeping()
-                if kept.standing not in _OVER:
-                    self._look(run, kept, watch)
+                self._look(run, run.keeping(), watch)
             except (ControlUnavailable, AuditUnavailable):
                 raise
             except (HubError, PrivacyError) as error:
@@ -122,14 +119,11 @@ class Keeper:
                 self._runs.stop(kept.flower_run)
             self._set(run, "run_cancelled", standing="cancelled", reason="it was cancelled")
         elif kept.flower_run is not None:
-            self._follow(run, kept, watch)
+            self._follow(run, kept, kept.flower_run, watch)
         elif self._clock() >= watch.due:
             self._submit(run, watch)
 
-    def _follow(self, run: RunFolder, kept: Keeping, watch: _Watch) -> None:
-        flower_run = kept.flower_run
-        if flower_run is None:
-            return
+    def _follow(self, run: RunFolder, kept: Keeping, flower_run: int, watch: _Watch) -> None:
         phase = self._runs.phase(flower_run)
         if phase == "alive":
             if run.in_work:
@@ -219,6 +213,14 @@ class Keeper:
     def _note(self, run: RunFolder, step: str, **facts: Any) -> None:
         entry = {"step": step, "run_id": run.run_id, **facts}
         self._audit.append(AuditEntry.now("run_step", "hub", entry))
+
+
+def _goes_on(run: RunFolder) -> bool:
+    """Whether there is anything to do; a damaged run is looked at, and told of."""
+    try:
+        return run.keeping().standing not in OVER
+    except HubError:
+        return True
 
 
 def keep_runs(home: HubHome, ending: threading.Event) -> None:

@@ -1,16 +1,18 @@
 """What ``intramural train`` does at the hub: plan a run, sign and store it, tell how it is doing."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from intramural.deployment.homes import is_running
 from intramural.deployment.hub_home import HubHome
 from intramural.errors import CommandRefused
+from intramural.parts import read_policy
 from intramural.run_file import DepartmentCost, RunWish, read_run_file, run_costs
 from policies.errors import PolicyError
-from policies.model import Policy
 from privacy.audit.entries import AuditEntry
 from privacy.code_digest import code_digest
 from privacy.errors import PrivacyError
@@ -19,7 +21,7 @@ from privacy.receipts import Receipt
 from privacy.signing import SigningKey
 from server.errors import HubError
 from server.rounds import RunPlan, RunState
-from server.runs import Keeping, RunFolder, run_folders
+from server.runs import OVER, Keeping, RunFolder, run_folders, trusted_keys
 
 UNKNOWN_DIGEST = "0" * 64
 """Stands for the base model's digest where a run is only priced, not started."""
@@ -70,29 +72,29 @@ class PlannedRun:
         }
 
 
-def hub_policy(home: HubHome) -> Policy:
-    """The policy that runs are planned under.
+def hub_policy(home: HubHome) -> Path:
+    """The file of the policy that runs are planned under.
 
     Raises:
         CommandRefused: the hub has none yet.
-        PolicyError: it cannot be used.
     """
-    policy = home.policy()
-    if policy is None:
+    path = home.policy_path()
+    if path is None:
         raise CommandRefused(f"the hub has no policy yet; name one with `policy` in {home.config}")
-    return policy
+    return path
 
 
-def plan_run(home: HubHome, file: Path, digest: str = UNKNOWN_DIGEST) -> PlannedRun:
+def plan_run(home: HubHome, file: Path) -> PlannedRun:
     """Check a run file and price it, with what the hub's receipts say was spent before.
 
     Raises:
+        CommandRefused, PolicyError: the hub has no policy yet, or one that cannot be used.
         RunFileInvalid, PlanInvalid: it is no run that the policy allows.
         AssetMissing: the base model is not there.
     """
-    wish = read_run_file(file, hub_policy(home))
+    wish = read_run_file(file, read_policy(hub_policy(home)))
     folder, name = model_of(home, wish)
-    plan = wish.plan(digest)
+    plan = wish.plan(UNKNOWN_DIGEST)
     members = home.members.read()
     costs = run_costs(wish, plan, receipts_of(home), members)
     accounts = tuple(account.name for account in home.accounts.trusted())
@@ -137,9 +139,7 @@ def start_run(home: HubHome, file: Path, account: str | None) -> RunManifest:
         valid=wish.valid,
         enough=wish.enough,
     )
-    policy = home.policy_path()
-    if policy is None:
-        raise CommandRefused(f"the hub has no policy yet; name one with `policy` in {home.config}")
+    policy = hub_policy(home)
     with home.audit() as audit:
         # On record before it exists. A crash after: an entry for a run that never began.
         entry = {
@@ -220,6 +220,10 @@ def status_of(home: HubHome, run: RunFolder) -> dict[str, Any]:
         RunUnknown, ManifestInvalid, CheckpointUnusable: the run's folder is damaged.
     """
     manifest, state = run.signed().manifest, run.state()
+    members = home.members.read()
+    receipts: defaultdict[str, list[Receipt]] = defaultdict(list)
+    for signed in () if state is None else state.receipts:
+        receipts[signed.receipt.department].append(signed.receipt)
     kept, terms = run.keeping(), manifest.terms
     progress = run.progress()
     return {
@@ -241,7 +245,10 @@ def status_of(home: HubHome, run: RunFolder) -> dict[str, Any]:
         "interruptions": list(kept.interruptions),
         "round_under_way": _under_way(kept, state, progress),
         "per_round": list(_rounds(manifest, state)),
-        "departments": [_department(home, manifest, name, state) for name in manifest.departments],
+        "departments": [
+            _department(manifest, name, receipts[name], enrolled=name in members)
+            for name in manifest.departments
+        ],
         "release": kept.release,
     }
 
@@ -271,7 +278,7 @@ def cancel_run(home: HubHome, run: RunFolder) -> str:
         CommandRefused: it is over already.
     """
     kept = run.keeping()
-    if kept.standing in ("finished", "cancelled", "failed"):
+    if kept.standing in OVER:
         raise CommandRefused(f"run {run.run_id} is {kept.standing} already")
     _note(home, "run_cancel_asked", run)
     with run.keep() as value:
@@ -288,10 +295,6 @@ def resume_run(home: HubHome, run: RunFolder) -> None:
         CommandRefused: it is not to be resumed.
         ManifestInvalid: its account is not trusted any more, or its time is over.
     """
-    from datetime import UTC, datetime
-
-    from server.runs import trusted_keys
-
     kept = run.keeping()
     if kept.standing not in ("cancelled", "failed"):
         raise CommandRefused(
@@ -330,9 +333,9 @@ def _under_way(
 
 
 def _rounds(manifest: RunManifest, state: RunState | None) -> Iterator[dict[str, Any]]:
-    for number in range(1, (0 if state is None else state.round) + 1):
-        if state is None:
-            return
+    if state is None:
+        return
+    for number in range(1, state.round + 1):
         contributed = [s.receipt.department for s in state.receipts if s.receipt.round == number]
         declined = [d.to_json() for d in state.declines if d.round == number]
         told = {*contributed, *(item["department"] for item in declined)}
@@ -353,10 +356,8 @@ def _declined(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _department(
-    home: HubHome, manifest: RunManifest, name: str, state: RunState | None
+    manifest: RunManifest, name: str, receipts: Sequence[Receipt], *, enrolled: bool
 ) -> dict[str, Any]:
-    signed = [] if state is None else state.receipts
-    receipts = [s.receipt for s in signed if s.receipt.department == name]
     last = receipts[-1] if receipts else None
     return {
         "name": name,
@@ -364,5 +365,5 @@ def _department(
         "epsilon": None if last is None else last.epsilon,
         "lifetime_epsilon": None if last is None else last.lifetime_epsilon,
         "delta": manifest.terms.deltas[name],
-        "enrolled": name in home.members.read(),
+        "enrolled": enrolled,
     }

@@ -5,7 +5,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from intramural.deployment.node_processes import free_port
 
 POLICY = """version = 1
 organisation = "Example Ltd"
@@ -47,13 +48,6 @@ sys.addaudithook(_watch)
 
 COMMAND = Path(sys.executable).with_name("intramural")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:
@@ -144,6 +138,21 @@ class Deployment:
     def start(self, *arguments: str) -> Process:
         """A command that stays."""
         process = Process([str(COMMAND), *arguments], self.root, self.environment)
+        self.processes.append(process)
+        return process
+
+    def start_supernode(self, key: Path, port: int | None = None) -> Process:
+        """Flower's own command with somebody's key, without agent and supervisor."""
+        command = [
+            str(Path(sys.executable).with_name("flower-supernode")),
+            "--root-certificates", str(self.root / "hub" / "ca.crt"),
+            "--superlink", f"127.0.0.1:{port or self.superlink_port}",
+            "--host", "127.0.0.1", "--port", str(free_port()),
+            "--auth-supernode-private-key", str(key),
+            "--isolation", "process",
+        ]  # fmt: skip
+        settings = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        process = Process(command, self.root, {**self.environment, **settings})
         self.processes.append(process)
         return process
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -74,24 +73,6 @@ def test_no_process_goes_beyond_this_machine(deployed: Deployed) -> None:
     assert used <= LOOPBACK
 
 
-def supernode(there: Deployment, key: Path, superlink: str) -> Process:
-    """Flower's own command with a key of ours, without agent and supervisor."""
-    process = Process(
-        [
-            str(Path(sys.executable).with_name("flower-supernode")),
-            "--root-certificates", str(there.root / "hub" / "ca.crt"),
-            "--superlink", superlink,
-            "--host", "127.0.0.1", "--port", str(free_port()),
-            "--auth-supernode-private-key", str(key),
-            "--isolation", "process",
-        ],
-        there.root,
-        {**there.environment, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"},
-    )  # fmt: skip
-    there.processes.append(process)
-    return process
-
-
 def stranger(there: Deployment, name: str) -> NodeHome:
     """A node that nobody invited."""
     home = NodeHome(there.root / name)
@@ -103,8 +84,7 @@ def test_an_unregistered_node_gets_nothing_and_is_on_record(deployed: Deployed) 
     """Flower turns its key away; the entry has the key's id."""
     there, *_ = deployed
     home = stranger(there, "stranger")
-    address = f"127.0.0.1:{there.superlink_port}"
-    process = supernode(there, home.flower_key, address)
+    process = there.start_supernode(home.flower_key)
     process.wait_for("Exit Code: 305")
     process.end()
     last = there.audit()[-1]
@@ -116,8 +96,7 @@ def test_an_unregistered_node_gets_nothing_and_is_on_record(deployed: Deployed) 
 def test_a_second_node_with_the_same_key_gets_nothing_and_is_on_record(deployed: Deployed) -> None:
     """While hr is online nobody else is, with a copy of its key."""
     there, *_ = deployed
-    address = f"127.0.0.1:{there.superlink_port}"
-    process = supernode(there, there.root / "node-hr" / "flower.key", address)
+    process = there.start_supernode(there.root / "node-hr" / "flower.key")
     process.wait_for("Exit Code: 305")
     process.end()
     assert there.audit()[-1]["step"] == "refused"
@@ -221,7 +200,7 @@ def test_the_proxy_lets_the_fleet_through_and_nothing_else(
         there.init_node("finance")
         there.join_node("finance", f"https://127.0.0.1:{port}")
         key = there.root / "node-finance" / "flower.key"
-        node = supernode(there, key, f"127.0.0.1:{port}")
+        node = there.start_supernode(key, port)
         node.wait_for("SuperNode ID")
         node.end()
     finally:

@@ -230,66 +230,55 @@ def test_request_that_could_not_be_sent_is_not_waited_for(tmp_path: Path) -> Non
     assert max(grid.pulled) <= PULL_AT_ONCE
 
 
-def test_round_ends_at_its_deadline(tmp_path: Path) -> None:
-    """Silent nodes are waited for until the deadline, by the given clock, and then named."""
+class WithoutOne(LocalGrid):
+    """A grid on which the reply of one node never comes."""
+
+    silent: int
+
+    def push_messages(self, messages):
+        identifiers = super().push_messages(messages)
+        silent = [m.metadata.dst_node_id == self.silent for m in messages]
+        self.lost = {i for i, lost in zip(identifiers, silent, strict=True) if lost}
+        return identifiers
+
+    def pull_messages(self, message_ids):
+        return super().pull_messages([i for i in message_ids if i not in self.lost])
+
+
+def run_without_hr(folder: Path, enough: int | None = None) -> tuple[float, RunState]:
+    """All rounds of 30 s at most, hr being silent: the seconds that passed, and the run's end."""
     now = [0.0]
-
-    class Silent(LocalGrid):
-        def push_messages(self, messages):
-            identifiers = super().push_messages(messages)
-            hr = [m.metadata.dst_node_id == federation.ids["hr"] for m in messages]
-            self.silent = {i for i, silent in zip(identifiers, hr, strict=True) if silent}
-            return identifiers
-
-        def pull_messages(self, message_ids):
-            return super().pull_messages([i for i in message_ids if i not in self.silent])
-
-    with Federation(tmp_path, POLICY) as federation:
+    with Federation(folder, POLICY) as federation:
         app = make_client_app(lambda context: federation.agents[context.node_id])
-        coordinator, _ = coordinator_for(federation, tmp_path / "checkpoint")
+        coordinator, _ = coordinator_for(federation, folder / "checkpoint")
         rounds = DepartmentRounds(
             coordinator,
             federation.enrolment,
+            enough=enough,
             clock=lambda: now[0],
             pause=lambda seconds: now.__setitem__(0, now[0] + seconds),
         )
-        grid = Silent(app, {node_id: {} for node_id in federation.ids.values()})
+        grid = WithoutOne(app, {node_id: {} for node_id in federation.ids.values()})
+        grid.silent = federation.ids["hr"]
         rounds.run(grid, timeout=30.0)
-    assert now[0] == pytest.approx(90.0)
-    assert {(d.department, d.code) for d in coordinator.state.declines} == {("hr", "no_reply")}
-    assert len(coordinator.state.declines) == 3
+    return now[0], coordinator.state
+
+
+def test_round_ends_at_its_deadline(tmp_path: Path) -> None:
+    """Silent nodes are waited for until the deadline, by the given clock, and then named."""
+    seconds, state = run_without_hr(tmp_path)
+    assert seconds == pytest.approx(90.0)
+    assert {(d.department, d.code) for d in state.declines} == {("hr", "no_reply")}
+    assert len(state.declines) == 3
 
 
 def test_round_ends_once_enough_contributed(tmp_path: Path) -> None:
     """With k of n, the round does not wait for who is late, and names them; the deadline is not
     reached."""
-    now = [0.0]
-
-    class Late(LocalGrid):
-        def push_messages(self, messages):
-            identifiers = super().push_messages(messages)
-            hr = [m.metadata.dst_node_id == federation.ids["hr"] for m in messages]
-            self.late = {i for i, late in zip(identifiers, hr, strict=True) if late}
-            return identifiers
-
-        def pull_messages(self, message_ids):
-            return super().pull_messages([i for i in message_ids if i not in self.late])
-
-    with Federation(tmp_path, POLICY) as federation:
-        app = make_client_app(lambda context: federation.agents[context.node_id])
-        coordinator, _ = coordinator_for(federation, tmp_path / "checkpoint")
-        rounds = DepartmentRounds(
-            coordinator,
-            federation.enrolment,
-            enough=2,
-            clock=lambda: now[0],
-            pause=lambda seconds: now.__setitem__(0, now[0] + seconds),
-        )
-        grid = Late(app, {node_id: {} for node_id in federation.ids.values()})
-        rounds.run(grid, timeout=30.0)
-    assert now[0] == 0.0
-    assert {(d.department, d.code) for d in coordinator.state.declines} == {("hr", "late")}
-    assert len(coordinator.state.declines) == 3
+    seconds, state = run_without_hr(tmp_path, enough=2)
+    assert seconds == 0.0
+    assert {(d.department, d.code) for d in state.declines} == {("hr", "late")}
+    assert len(state.declines) == 3
 
 
 def test_hub_keeps_no_update(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployment_kit import WATCHER, Deployment, Process, free_port, marked
+from deployment_kit import WATCHER, Deployment, Process, marked
 from outage_kit import Link
 
 from client.frames import unpack
@@ -181,21 +180,6 @@ class Federation(Deployment):
     def start_node(self, department: str) -> None:
         """``node start`` of a department."""
         self.nodes[department] = self.start("node", "start", "--dir", self.node_name(department))
-
-    def start_supernode(self, key: Path) -> Process:
-        """Flower's own command with a key of somebody's, without agent and supervisor."""
-        command = [
-            str(Path(sys.executable).with_name("flower-supernode")),
-            "--root-certificates", str(self.hub_home / "ca.crt"),
-            "--superlink", f"127.0.0.1:{self.superlink_port}",
-            "--host", "127.0.0.1", "--port", str(free_port()),
-            "--auth-supernode-private-key", str(key),
-            "--isolation", "process",
-        ]  # fmt: skip
-        settings = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-        process = Process(command, self.root, {**self.environment, **settings})
-        self.processes.append(process)
-        return process
 
     def wait_online(self) -> None:
         """Until the hub lists every department as online."""
