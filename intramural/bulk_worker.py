@@ -78,7 +78,8 @@ class Worker:
         from intramural.parts import subject_pseudonym
 
         self._task = task
-        self._subject = subject_pseudonym(task.key)
+        self._pseudonym = subject_pseudonym(task.key)
+        self._subject_column = task.selection.column("subject_id")
         self._detector = HintedDetector(
             detector, () if task.policy is None else task.policy.pii.allow
         )
@@ -93,8 +94,7 @@ class Worker:
         """The batch's rows, scrubbed, as bytes of the output, and what was found in them."""
         task = self._task
         if task.format == "parquet":
-            made, tally = self._parquet(batch)
-            return made, tally
+            return self._parquet(batch)
         rows = [self._read(line, raw) for line, raw in batch.rows]
         changed, blocked = self._scrub(rows)
         out = [
@@ -215,27 +215,28 @@ class Worker:
     def _map(self, raw: bytes, change: Callable[[str, str], str], *, subjects: bool) -> bytes:
         if self._task.format == "csv":
             return self._map_csv(raw, change, subjects=subjects)
-        text = raw.decode()
-        subject = self._task.selection.column("subject_id")
+        subject = self._subject_column
 
         def inner(path: str, value: str) -> str:
-            if path != subject or path in (self._task.selection.only or ()):
-                return change(path, value)
-            return value
+            return value if path == subject else change(path, value)
 
-        made = map_json(text, inner, only=self._task.selection.only)
+        made = map_json(raw.decode(), inner, only=self._task.selection.only)
         if subjects and json.dumps(subject, ensure_ascii=False) in made:
             made = self._with_subject(made, subject)
         end = "" if made.endswith("\n") else "\n"
         return (made + end).encode()
+
+    def _subject(self, given: str) -> str:
+        """The pseudonym of a subject id, counted."""
+        self._tally.subjects += 1
+        return self._pseudonym(given.strip())
 
     def _with_subject(self, line: str, subject: str) -> str:
         values = parse_json(line)
         given = values.get(subject)
         if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
             return line
-        self._tally.subjects += 1
-        name = self._subject(str(given).strip())
+        name = self._subject(str(given))
         if isinstance(given, str):
             made = map_json(line, lambda _, __: name, only=frozenset({subject}))
             if parse_json(made)[subject] == name:
@@ -247,20 +248,16 @@ class Worker:
         dialect = self._task.dialect
         if dialect is None:
             raise RuntimeError("a CSV row needs its dialect")
-        selection = self._task.selection
+        only = self._task.selection.only
         reader = csv.reader(
             io.StringIO(raw.decode(), newline=""), delimiter=dialect.delimiter, strict=True
         )
         cells = next(reader)
         made = []
         for name, cell in zip(dialect.header, cells, strict=True):
-            if name == selection.column("subject_id") and name not in (selection.only or ()):
-                if subjects and cell.strip():
-                    self._tally.subjects += 1
-                    made.append(self._subject(cell.strip()))
-                else:
-                    made.append(cell)
-            elif selection.only is not None and name not in selection.only:
+            if name == self._subject_column:
+                made.append(self._subject(cell) if subjects and cell.strip() else cell)
+            elif only is not None and name not in only:
                 made.append(cell)
             else:
                 made.append(map_text(cell, change, shown_name(name)))
@@ -303,7 +300,7 @@ class Worker:
         for name, column in values.items():
             for place, value in enumerate(column):
                 texts = remaining[place]
-                column[place] = map_object(value, partial(_next, texts), name)
+                column[place] = map_object(value, partial(_next, texts), shown_name(name))
             where = arrow.schema.get_field_index(name)
             made = pa.array(column, arrow.schema.field(where).type)
             arrow = arrow.set_column(where, arrow.schema.field(where), made)
@@ -314,27 +311,24 @@ class Worker:
 
     def _parquet_columns(self, arrow: Any) -> list[str]:
         """The columns in whose type a text occurs; the subject ids' are not among them."""
-        selection = self._task.selection
-        subject = selection.column("subject_id")
+        only = self._task.selection.only
         return [
             item.name
             for item in arrow.schema
             if holds_text(item.type)
-            and (selection.only is None or item.name in selection.only)
-            and (item.name != subject or item.name in (selection.only or ()))
+            and item.name != self._subject_column
+            and (only is None or item.name in only)
         ]
 
     def _parquet_subjects(self, arrow: Any) -> Any:
         import pyarrow as pa
 
-        subject = self._task.selection.column("subject_id")
-        where = arrow.schema.get_field_index(subject)
+        where = arrow.schema.get_field_index(self._subject_column)
         if where < 0 or not holds_text(arrow.schema.field(where).type):
             return arrow
         names = [
-            self._subject(value.strip()) if isinstance(value, str) and value.strip() else value
+            self._subject(value) if isinstance(value, str) and value.strip() else value
             for value in arrow.column(where).to_pylist()
         ]
-        self._tally.subjects += sum(name is not None for name in names)
         made = pa.array(names, arrow.schema.field(where).type)
         return arrow.set_column(where, arrow.schema.field(where), made)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -70,7 +71,7 @@ def read_labelled(path: Path) -> Iterator[LabelledText]:
                         faults.append(RowFault(str(path), number, str(fault)))
                 else:
                     count += 1
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "the gzip file is damaged or incomplete"
         raise RecordError(f"{path}: {reason} (after line {number})") from None
     if faults:

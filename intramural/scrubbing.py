@@ -12,8 +12,9 @@ import hashlib
 import hmac
 import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any, Final
@@ -23,7 +24,7 @@ from client.formats import SUFFIXES, Format, format_of
 from intramural.bulk_journal import JobFiles, Journal
 from intramural.bulk_parquet import write_parquet
 from intramural.bulk_pool import processes, scrubbed
-from intramural.bulk_rows import BATCH_ROWS, Batch, Selection, Source
+from intramural.bulk_rows import BATCH_ROWS, Selection, Source
 from intramural.bulk_survey import Survey, survey, tolerate
 from intramural.bulk_tally import Tally
 from intramural.bulk_worker import Task
@@ -201,7 +202,7 @@ def _run(
     say: Callable[[str], None],
 ) -> int:
     """Scrub what is left, batch after batch; return how many processes did."""
-    remaining = _after(source.batches(), journal.batches)
+    remaining = islice(source.batches(), journal.batches, None)
     # As many as there is work for: batches may be empty where filters leave rows out.
     full = -(-seen.taken // BATCH_ROWS)
     workers = processes(job.workers, min(full, seen.batches - journal.batches))
@@ -230,12 +231,6 @@ def _run(
     journal.complete = True
     files.commit(journal)
     return workers
-
-
-def _after(batches: Iterator[Batch], done: int) -> Iterator[Batch]:
-    for place, batch in enumerate(batches):
-        if place >= done:
-            yield batch
 
 
 def _prologue(source: Source, task: Task) -> bytes:

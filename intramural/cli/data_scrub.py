@@ -205,10 +205,8 @@ def _account(job: "Job", done: "Outcome") -> dict[str, Any]:
     return {
         "file": str(job.source),
         "output": str(job.target),
-        "rows": seen.rows,
         "records": seen.taken,
         "written": done.written,
-        "blocked": tally.blocked,
         "with_subject_id": tally.subjects,
         "left_out": dict(seen.left_out),
         "faulty": done.faulty,
@@ -217,6 +215,7 @@ def _account(job: "Job", done: "Outcome") -> dict[str, Any]:
         "policy": None if job.policy is None else job.policy.digest,
         "scrubbed_columns": None if job.selection.only is None else sorted(job.selection.only),
         **tally.report(),
+        "rows": seen.rows,
         "resumed_rows": done.resumed,
         "workers": done.workers,
         "seconds": round(done.seconds, 3),

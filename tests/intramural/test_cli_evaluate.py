@@ -154,10 +154,13 @@ def test_bad_lines_are_told_without_their_text(
 
 
 def test_missing_and_empty_files_are_refused(cli: Cli, tmp_path: Path) -> None:
-    """A file that is absent, empty or of another format is refused by its name."""
+    """A file that is absent, empty, damaged or of another format is refused by its name."""
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "a.csv").touch()
-    for name in ("none.jsonl", "empty.jsonl", "a.csv"):
+    whole = gzip.compress(json.dumps({"text": TEXT, "spans": []}).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-9])
+    (tmp_path / "damaged.jsonl.gz").write_bytes(whole[:10] + b"\xff" * (len(whole) - 10))
+    for name in ("none.jsonl", "empty.jsonl", "a.csv", "cut.jsonl.gz", "damaged.jsonl.gz"):
         done = cli("data", "evaluate-pii", tmp_path / name)
         assert done.code == 1
         assert name in done.err

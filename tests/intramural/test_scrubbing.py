@@ -210,6 +210,44 @@ def test_every_subject_id_becomes_a_pseudonym(tmp_path: Path, subject: object) -
     assert str(subject) not in row["subject_id"]
 
 
+def test_a_subject_id_that_is_named_becomes_its_pseudonym_too(tmp_path: Path) -> None:
+    """``--column subject_id`` gives the same pseudonyms in every format, and scrubs nothing else."""
+    values = [{"note": "x@corp.example", "subject_id": s} for s in ("ada", "y@corp.example", "")]
+    sources = [write_jsonl(tmp_path / "in.jsonl", values)]
+    sources += [tmp_path / "in.csv", tmp_path / "in.parquet"]
+    with sources[1].open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["note", "subject_id"])
+        writer.writeheader()
+        writer.writerows(values)
+    pq.write_table(pa.Table.from_pylist(values), sources[2])
+    made = []
+    for source in sources:
+        target = tmp_path / f"out{source.suffix}"
+        done = scrub(source, target, selection=Selection(only=frozenset({"subject_id"})))
+        assert done.tally.subjects == 2
+    made.append(read_jsonl(tmp_path / "out.jsonl"))
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        made.append(list(csv.DictReader(stream)))
+    made.append(pq.read_table(tmp_path / "out.parquet").to_pylist())
+    assert made[0] == made[1] == made[2]
+    assert [row["note"] for row in made[0]] == ["x@corp.example"] * 3
+    first, second, empty = (row["subject_id"] for row in made[0])
+    assert (first[:2], second[:2], empty) == ("s-", "s-", "")
+    assert first != second
+
+
+def test_a_column_without_a_name_is_scrubbed_too(tmp_path: Path) -> None:
+    """Parquet knows such columns; JSON in them is read and written in the same way."""
+    values = ['{"z@corp.example and more": "x@corp.example"}', '{"a key!": 1}']
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"": values, "note": ["y@corp.example", "nothing"]}), source)
+    scrub(source, target)
+    assert pq.read_table(target).to_pylist() == [
+        {"": '{"<EMAIL_ADDRESS> and more": "<EMAIL_ADDRESS>"}', "note": "<EMAIL_ADDRESS>"},
+        {"": '{"a key!": 1}', "note": "nothing"},
+    ]
+
+
 def test_other_format_is_refused(cli: Cli, tmp_path: Path) -> None:
     """The output has the format of the input, or there is none."""
     source = write_jsonl(tmp_path / "in.jsonl", rows(1))
@@ -402,9 +440,12 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
 def test_report_tells_shapes_and_rates_only(cli: Cli, tmp_path: Path) -> None:
     """The report has types, rates, columns and shapes; no value, and only its owner reads it."""
     source = write_jsonl(tmp_path / "in.jsonl", rows(10))
-    assert cli("data", "scrub", source, tmp_path / "out.jsonl").code == 0
+    with source.open("a") as stream:
+        stream.write("no JSON\n")
+    assert cli("data", "scrub", source, tmp_path / "out.jsonl", "--tolerance", 0.1).code == 0
     report = tmp_path / "out.jsonl.report.json"
     value = json.loads(report.read_text())
+    assert (value["rows"], value["records"], value["faulty"]) == (11, 10, 1)
     mail = value["types"]["EMAIL_ADDRESS"]
     assert (mail["replaced"], mail["rows"], mail["share_of_rows"]) == (10, 10, 1.0)
     assert mail["samples"] == ["xxxx9@xxxx.xxxxxxx"]
