@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: no records at {options.data}; name them with --data", file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)
-    print(machine(options.threads))
+    host = machine(options.threads)
+    print(host)
     trainer = LoraTrainer(asset_path("smollm2-135m-instruct"))
     train, held_out = (read(options.data, split, trainer) for split in ("train", "validation"))
     held_out = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
             if options.json:  # hours of work: what is measured is kept at once
-                report = {"machine": vars(machine(options.threads)), "before": before, "rows": rows}
+                report = {"machine": vars(host), "before": before, "rows": rows}
                 options.json.write_text(json.dumps(report, indent=1))
     return 0
 

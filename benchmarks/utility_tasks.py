@@ -21,7 +21,7 @@ from privacy.dp.accounting import calibrate_noise, epsilon
 from privacy.dp.adapter import Adapter, AdapterConfig, attached
 from privacy.dp.encode import Example, LabelledExample, Unit, encode_completion
 from privacy.dp.events import MechanismEvent
-from privacy.dp.plan import DpPlan, Optimiser, PublicPlan, mechanism_event
+from privacy.dp.plan import DpPlan, Optimiser, PublicPlan
 from privacy.dp.trainer import LoraTrainer
 
 Scores = Mapping[str, float]
@@ -51,17 +51,15 @@ class Recipe:
     optimiser: Optimiser = "adam"
     server_momentum: float = 0.0
 
-    @property
-    def steps(self) -> int:
-        """Noised steps of the whole run."""
-        return self.rounds * self.local_steps
-
     def plan(self, noise_multiplier: float | None) -> DpPlan | PublicPlan:
         """One round of one department; None: without clipping and noise."""
         if noise_multiplier is None:
             return PublicPlan(
                 self.sampling_rate, self.local_steps, self.expected_batch_size, self.optimiser
             )
+        return self._private_plan(noise_multiplier)
+
+    def _private_plan(self, noise_multiplier: float) -> DpPlan:
         return DpPlan(
             self.sampling_rate,
             self.local_steps,
@@ -75,16 +73,7 @@ class Recipe:
         """Noise multiplier of a whole run within ``target``, and the epsilon that it then has."""
 
         def events(noise: float) -> list[MechanismEvent]:
-            return [
-                mechanism_event(
-                    sampling_rate=self.sampling_rate,
-                    steps=self.steps,
-                    noise_multiplier=noise,
-                    expected_batch_size=self.expected_batch_size,
-                    clipping="flat",
-                    bands=1,
-                )
-            ]
+            return [self._private_plan(noise).event()] * self.rounds
 
         noise = calibrate_noise(events, target, DELTA)
         return noise, epsilon(events(noise), DELTA)

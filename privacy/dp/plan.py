@@ -98,11 +98,6 @@ class DpPlan:
         )
 
     @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise on each coordinate of the summed gradient."""
-        return self.noise_multiplier * self.clipping_norm
-
-    @property
     def count_noise_multiplier(self) -> float:
         """Adaptive clipping: standard deviation of the noise on the centred count, in units."""
         return _count_noise(self.expected_batch_size)

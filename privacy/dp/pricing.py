@@ -33,7 +33,8 @@ def run_noise(policy: Policy, training: TrainingPolicy, epsilon: float) -> float
 
     Calibrated for the worst department that there could be: the smallest delta of all, and the
     smallest declared size, which under adaptive clipping gives the least noise on the count. Each
-    round is an event of its own, or two with a personal adapter, since correlated noise does not reach into the next.
+    round is an event of its own, or two with a personal adapter, since correlated noise does not
+    reach into the next.
 
     Raises:
         EventInvalid: no noise within reach gives this epsilon.

@@ -126,16 +126,13 @@ def one_run_audit(
     sides = sorted({max(1, int(share * m / 2)) for share in shares})
     level = 1 - (1 - confidence) / len(sides)
     inside = np.asarray(included, dtype=bool)[np.argsort(values, kind="stable")]
-    best: OneRunBound | None = None
+    tried = []
     for side in sides:
         correct = int(inside[m - side :].sum() + (~inside[:side]).sum())
-        epsilon = one_run_bound(m, 2 * side, correct, delta, level)
-        if best is None or epsilon >= best.epsilon:
-            best = OneRunBound(epsilon, m, 2 * side, correct, confidence, 0.0)
-    if best is None:
-        raise BoundInvalid("no number of guesses was tried")
+        tried.append((one_run_bound(m, 2 * side, correct, delta, level), 2 * side, correct))
+    epsilon, guesses, correct = max(tried)
     ceiling = max(one_run_bound(m, 2 * side, 2 * side, delta, level) for side in sides)
-    return OneRunBound(best.epsilon, m, best.guesses, best.correct, confidence, ceiling)
+    return OneRunBound(epsilon, m, guesses, correct, confidence, ceiling)
 
 
 def two_sample_bound(

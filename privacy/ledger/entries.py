@@ -163,15 +163,25 @@ def stored(connection: Connection, start: int = 0) -> Iterator[tuple[LedgerEntry
 def chained(connection: Connection, known: Sequence[LedgerEntry] = ()) -> tuple[LedgerEntry, ...]:
     """All entries, after checking positions and the chain (not the signatures).
 
-    Of ``known``, entries that this function gave out before, only the
-    last one is read again: it must stand where it stood.
+    Of ``known``, entries that this function gave out before, only the last one is read again: it
+    must stand where it stood.
 
     Raises:
         ValueError: names the first entry that does not fit.
     """
     entries = list(known[:-1])
     previous = known[-1].previous if known else EMPTY.digest
-    for position, (entry, digest, _) in enumerate(stored(connection, len(entries)), len(entries)):
+    entries += (entry for entry, _ in _linked(connection, len(entries), previous))
+    if known and entries[len(known) - 1 :][:1] != [known[-1]]:
+        raise ValueError(f"entry {len(known) - 1} is not the one that was read before")
+    return tuple(entries)
+
+
+def _linked(
+    connection: Connection, start: int = 0, previous: str = EMPTY.digest
+) -> Iterator[tuple[LedgerEntry, bytes]]:
+    """Entries from ``start`` on, which continue ``previous``, each with its signature."""
+    for position, (entry, digest, signature) in enumerate(stored(connection, start), start):
         if entry.index != position:
             raise ValueError(f"entry {position} is missing; entry {entry.index} follows")
         if entry.previous != previous:
@@ -179,10 +189,7 @@ def chained(connection: Connection, known: Sequence[LedgerEntry] = ()) -> tuple[
         if entry.digest != digest:
             raise ValueError(f"entry {position} was changed: its digest does not match")
         previous = digest
-        entries.append(entry)
-    if known and entries[len(known) - 1 :][:1] != [known[-1]]:
-        raise ValueError(f"entry {len(known) - 1} is not the one that was read before")
-    return tuple(entries)
+        yield entry, signature
 
 
 def schema(key: VerifyKey) -> Schema:
@@ -206,13 +213,14 @@ def _head(connection: Connection) -> Head:
 
 def _faults(connection: Connection, since: Head | None, key: VerifyKey) -> list[str]:
     try:
-        entries = chained(connection)
-        for entry, _, signature in stored(connection):
+        signed = list(_linked(connection))
+        for entry, signature in signed:
             key.verify(signature, entry.body())
     except ValueError as error:
         return [str(error)]
     except SignatureInvalid as error:
         return [f"entry {entry.index}: {error}"]
+    entries = [entry for entry, _ in signed]
     faults = list(_meaning_faults(entries))
     if since is not None and since.entries:
         if len(entries) < since.entries:

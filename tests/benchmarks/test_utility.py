@@ -3,19 +3,19 @@
 import gzip
 import json
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import utility, utility_tasks
 from benchmarks.text_scores import bleu, rouge_l
 from benchmarks.utility import federated, half_width
 from benchmarks.utility_tasks import INTENTS, generated
 from privacy.dp.adapter import AdapterConfig
+from tests.privacy.dp.families import make
 
 
 @pytest.fixture
@@ -51,21 +51,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
-    """A random encoder of two layers."""
-    folder = tmp_path / "encoder"
-    BertModel(
-        BertConfig(
-            vocab_size=259,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            pad_token_id=0,
-        )
-    ).save_pretrained(folder)
-    for file in tiny_llama_dir.glob("tokenizer*"):
-        shutil.copy(file, folder)
-    return folder
+    """A random encoder without a head."""
+    return make("bert", tmp_path / "encoder", tiny_llama_dir, labels=1)
 
 
 def test_both_tasks_run_and_report(
