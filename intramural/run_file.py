@@ -4,7 +4,6 @@ A run may ask for less than the policy, never for more: whatever would be weaker
 already, and by every node once more.
 """
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from intramural.durations import parse_duration
 from intramural.errors import IntramuralError
 from policies.errors import Fault
 from policies.model import Policy, PolicyDocument, TrainingPolicy
@@ -35,8 +35,6 @@ STRATEGY: Final = (
 )
 _AT_MOST: Final = ("rounds", "local_steps", "sampling_rate", "clipping_norm", "target_epsilon")
 _FIXED: Final = ("clipping", "noise_bands", "factors", "max_tokens", "canaries", "personal")
-_SPAN = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def _checked_span(text: str) -> str:
@@ -159,10 +157,10 @@ def span(text: str) -> timedelta:
     Raises:
         ValueError: it is none.
     """
-    found = _SPAN.fullmatch(text)
-    if found is None:
+    length = parse_duration(text)
+    if length is None:
         raise ValueError(f"{text!r} must be like 90s, 30m, 24h, 7d or 8w")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return length
 
 
 @dataclass(frozen=True)

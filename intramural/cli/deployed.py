@@ -1,7 +1,6 @@
 """What the commands of hub and node share: options, log lines, signals, lengths of time."""
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import typer
 
+from intramural.durations import parse_duration
+
 if TYPE_CHECKING:
     from intramural.deployment.hub_home import HubHome
     from intramural.deployment.supervisor import OnSupervisor
 
 HUB: Final = Path("hub")
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 HubOption = Annotated[
     Path,
     typer.Option(
@@ -41,12 +39,10 @@ def duration(text: str, option: str) -> timedelta:
     Raises:
         click.BadParameter: it is none.
     """
-    if match := _DURATION.fullmatch(text):
-        length = timedelta(**{_UNITS[match[2]]: int(match[1])})
-        # A time of ours ends with the year 9999.
-        if length < datetime.max.replace(tzinfo=UTC) - datetime.now(UTC):
-            return length
-    raise click.BadParameter(f"{text!r} must be like 30m, 24h, 7d or 8w", param_hint=option)
+    length = parse_duration(text, "mhdw")
+    if length is None:
+        raise click.BadParameter(f"{text!r} must be like 30m, 24h, 7d or 8w", param_hint=option)
+    return length
 
 
 def log_line(name: str, text: str) -> None:

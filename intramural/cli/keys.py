@@ -1,6 +1,5 @@
 """``intramural keys``: API keys of the service."""
 
-import re
 import shlex
 from contextlib import closing
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import typer
 from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
 from intramural.cli.output import facts, note, print_json, print_table, say, table
 from intramural.cli.parser import CommandGroup
+from intramural.durations import parse_duration
 
 if TYPE_CHECKING:
     from api.keys import ApiKey
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 app = CommandGroup("API keys of the service: create, list, rotate, revoke.")
 
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([hdw])")
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_UNITS = "hdw"
 _PATIENCE = 1.0
 
 
@@ -267,8 +266,8 @@ def _expiry(text: str, now: datetime) -> datetime | None:
     if text == "never":
         return None
     try:
-        if match := _DURATION.fullmatch(text):
-            return now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if (length := parse_duration(text, _UNITS)) is not None:
+            return now + length
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
@@ -283,10 +282,10 @@ def _duration(text: str) -> timedelta:
     Raises:
         click.BadParameter: no duration.
     """
-    match = _DURATION.fullmatch(text) if text != "0h" else None
-    if match is None and text != "0h":
+    length = timedelta() if text == "0h" else parse_duration(text, _UNITS)
+    if length is None:
         raise click.BadParameter(f"{text!r} must be like 0h, 24h, 7d or 2w", param_hint="--overlap")
-    return timedelta() if match is None else timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return length
 
 
 def _fields(key: "ApiKey") -> dict[str, Any]:

@@ -167,6 +167,7 @@ def test_a_token_is_shown_once_and_stored_as_a_digest(hub: HubHome, cli: Cli) ->
     [
         (("invite", "sales"), 1, "sales"),
         (("invite", "hr", "--valid", "soon"), 2, "24h"),
+        (("invite", "hr", "--valid", "999999w"), 2, "24h"),
         (("invite", "hr", "--dir", "nowhere"), 1, "hub init"),
         (("remove", "hr"), 1, "hub nodes"),
         (("account", "remove", "ada"), 1, "account list"),
