@@ -100,7 +100,8 @@ class AnswerGuard:
         cut = len(window) if final else self._cut(window, done, found)
         if cut <= done:
             return ""
-        text = self._replaced(window, done, cut, found)
+        leaving = [one for one in found if one.start < cut]
+        text, _ = text_guarded(window[:cut], leaving, self, begin=done)
         self._context = window[max(0, cut - self._lookahead) : cut]
         self._pending = window[cut:]
         return text
@@ -118,29 +119,18 @@ class AnswerGuard:
                 return cut
         return done
 
-    def _replaced(self, window: str, done: int, cut: int, found: Sequence[Found]) -> str:
-        pieces: list[str] = []
-        at = done
-        for one in sorted(found, key=lambda one: one.start):
-            if one.start >= cut:
-                break
-            pieces.append(window[at : max(at, one.start)])
-            if one.end > at:
-                pieces.append(self.take(one))
-                at = one.end
-        pieces.append(window[at:cut])
-        return "".join(pieces)
 
-
-def text_guarded(text: str, found: Sequence[Found], guard: AnswerGuard) -> tuple[str, list[Found]]:
-    """A whole text without what was found in it, and which findings were taken out.
+def text_guarded(
+    text: str, found: Sequence[Found], guard: AnswerGuard, *, begin: int = 0
+) -> tuple[str, list[Found]]:
+    """A text from ``begin`` on without what was found in it, and which findings were taken out.
 
     Raises:
         AnswerBlocked: the answer may not go on.
     """
     made: list[str] = []
     taken: list[Found] = []
-    at = 0
+    at = begin
     for one in sorted(found, key=lambda one: one.start):
         if one.end <= at:
             continue

@@ -87,7 +87,17 @@ def create_app(
         usage=UsageTable(lambda: read_log(audit.path)),
         engine_threads=CapacityLimiter(settings.concurrent_generations),
         drain=drain,
-        readiness=_readiness(settings, engine, detector, audit, recorder, releases, drain, checks),
+        readiness=Readiness(
+            {
+                "engine": lambda: bool(engine.models()),
+                "audit": lambda: recorder.available,
+                "release": lambda: bool(services.served()),
+                "detector": lambda: detector_works(detector),
+                "disk": lambda: disk_has(audit.path.parent, settings.min_free_disk_mib),
+                "accepting": lambda: not drain.begun,
+                **(checks or {}),
+            }
+        ),
     )
     slots = services.slots
     metrics.gauge("queue_waiting", "Requests that wait for a generation.", lambda: slots.waiting)
@@ -117,32 +127,6 @@ def create_app(
         under_way=drain.request,
     )
     return app
-
-
-def _readiness(
-    settings: ServiceSettings,
-    engine: Engine,
-    detector: Detector,
-    audit: AuditLog,
-    recorder: Recorder,
-    releases: Releases,
-    drain: Drain,
-    further: Mapping[str, Check] | None,
-) -> Readiness:
-    def served() -> bool:
-        return any(name in releases or settings.serve_base_model for name in engine.models())
-
-    return Readiness(
-        {
-            "engine": lambda: bool(engine.models()),
-            "audit": lambda: recorder.available,
-            "release": served,
-            "detector": lambda: detector_works(detector),
-            "disk": lambda: disk_has(audit.path.parent, settings.min_free_disk_mib),
-            "accepting": lambda: not drain.begun,
-            **(further or {}),
-        }
-    )
 
 
 def _rates(settings: ServiceSettings) -> Rates:

@@ -100,19 +100,19 @@ def said(body: Body) -> list[str]:
     return [*found, _canonical(rest)] if rest else found
 
 
-def check_tools(body: Body) -> None:
-    """Refuse a choice of tools that the tools do not offer.
+def check(body: Body) -> None:
+    """Refuse fields that do not go together: of tools, log-probabilities and formats.
 
     Raises:
         HttpError: 400.
     """
-    names = [(one.get("function") or one)["name"] for one in body.get("tools") or ()]
+    names = [_function_of(one)["name"] for one in body.get("tools") or ()]
     choice = body.get("tool_choice")
     if len(set(names)) != len(names):
         raise _invalid("tools names one function twice: names must differ", "tools")
     if choice == "required" and not names:
         raise _invalid("tool_choice is required, but tools is empty", "tool_choice")
-    if isinstance(choice, Mapping) and (choice.get("function") or choice)["name"] not in names:
+    if isinstance(choice, Mapping) and _function_of(choice)["name"] not in names:
         raise _invalid("tool_choice names a function that tools does not define", "tool_choice")
     if body.get("top_logprobs") and not body.get("logprobs"):
         raise _invalid("top_logprobs is allowed only with logprobs: true", "top_logprobs")
@@ -124,6 +124,12 @@ def check_tools(body: Body) -> None:
 
 def _invalid(message: str, param: str) -> HttpError:
     return invalid_request(message, code="invalid_value", param=param)
+
+
+def _function_of(given: Body) -> Body:
+    """A function of chat completions, or of responses, which name it without a frame around it."""
+    found: Body = given.get("function") or given
+    return found
 
 
 def _common(body: Body, bounds: Bounds) -> dict[str, Any]:
@@ -176,7 +182,7 @@ def _tool(given: Body) -> Tool:
 
 def _tool_choice(choice: Any) -> dict[str, Any]:
     if isinstance(choice, Mapping):
-        forced = (choice.get("function") or choice)["name"]
+        forced = _function_of(choice)["name"]
         return {"tool_choice": "required", "forced_tool": forced}
     return {"tool_choice": cast("ToolChoice", choice or "auto")}
 

@@ -1,6 +1,7 @@
 """Who asks: an API key, a token of an issuer, or a client certificate becomes a caller."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from api.errors import InvalidCredential
 from api.keys import KeyStore
@@ -72,11 +73,4 @@ class Authenticator:
             raise InvalidCredential("role_mismatch", caller.credential)
         if own.department is None:
             return caller
-        return Caller(
-            caller.principal,
-            caller.role,
-            caller.credential,
-            own.department,
-            caller.operations,
-            caller.releases,
-        )
+        return replace(caller, department=own.department)

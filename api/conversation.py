@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from api.answer import AnswerBlocked, AnswerGuard, Found, json_guarded, text_guarded
+from api.answer import AnswerBlocked, AnswerGuard, Found, ScanMany, json_guarded, text_guarded
 from api.engines.base import (
     Finished,
     FinishReason,
@@ -26,6 +26,7 @@ from privacy.pii.detector import Detector
 from privacy.pii.entities import Span
 from privacy.pii.errors import CannotRedact, LimitExceeded, RefusedEntity
 from privacy.pii.leaks import find_new_personal_data
+from privacy.pii.restoring import StreamRestorer
 from privacy.pii.scrub import irreversible
 from privacy.pii.session import RedactionSession
 from privacy.pii.stand_ins import StandIns
@@ -45,7 +46,7 @@ class Conversation:
         self._policy = policy
         self._role = role
         key = secrets.token_bytes(32)
-        self._session = RedactionSession(detector, self.action, key=key)
+        self._session = RedactionSession(_Looked(detector), self.action, key=key)
         self._stand_ins = StandIns(key)
 
     def action(self, entity: str) -> Action:
@@ -96,14 +97,19 @@ class Conversation:
             "numbers": dict(assigned._numbers),
         }
 
-    def answers(self, items: Iterator[Item], lookahead: int, *, json: bool) -> "Answers":
-        """Scan and restore what the engine says. ``json``: its texts are JSON source."""
-        return Answers(self._session, self._scan, items, lookahead, json=json)
+    def answers(
+        self, items: Iterator[Item], lookahead: int, *, json: bool, hold: bool = False
+    ) -> "Answers":
+        """Scan and restore what the engine says.
+
+        ``json``: its texts are JSON source; ``hold``: each leaves only when it is complete.
+        """
+        return Answers(self._session, self._scan, items, lookahead, json=json, hold=hold)
 
     def _scan(self, texts: Sequence[str]) -> list[list[Found]]:
         """Personal data of answers that no text of the request brought, and what replaces it."""
-        found = self._detector.detect_many(texts)
-        looked = _Looked(self._detector, dict(zip(texts, found, strict=True)))
+        looked = _Looked(self._detector)
+        looked.detect_many(texts)
         return [self._new(text, looked) for text in texts]
 
     def _new(self, text: str, looked: "_Looked") -> list[Found]:
@@ -121,27 +127,33 @@ class Conversation:
 
 
 class _Looked:
-    """A detector that has looked already."""
+    """A detector that looks at each text once, however often it is asked."""
 
-    def __init__(self, detector: Detector, found: Mapping[str, Sequence[Span]]) -> None:
+    def __init__(self, detector: Detector) -> None:
         self.entities = detector.entities
         self.covers_names = detector.covers_names
-        self._found = found
+        self._detector = detector
+        self._found: dict[str, tuple[Span, ...]] = {}
 
     def detect(self, text: str) -> tuple[Span, ...]:
-        """What was found in this text."""
-        return tuple(self._found[text])
+        """What is found in this text."""
+        return self.detect_many([text])[0]
 
     def detect_many(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
-        """What was found in these texts."""
-        return [self.detect(text) for text in texts]
+        """What is found in these texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._found]
+        if new:
+            looked = self._detector.detect_many(new)
+            self._found |= {text: tuple(spans) for text, spans in zip(new, looked, strict=True)}
+        return [self._found[text] for text in texts]
 
 
 class Choice:
     """One answer of several: what left of it so far."""
 
-    def __init__(self, guard: AnswerGuard) -> None:
+    def __init__(self, guard: AnswerGuard, restorer: StreamRestorer) -> None:
         self.guard = guard
+        self.restorer = restorer
         self.raw: list[str] = []
         self.left: list[str] = []
         self.calls: list[ToolCall] = []
@@ -172,21 +184,21 @@ class Answers:
     def __init__(
         self,
         session: RedactionSession,
-        scan: Any,
+        scan: ScanMany,
         items: Iterator[Item],
         lookahead: int,
         *,
         json: bool,
+        hold: bool,
     ) -> None:
         self._session = session
         self._scan = scan
         self._items = items
         self._lookahead = lookahead
         self._json = json
-        self._restorers: dict[int, Any] = {}
+        self._hold = json or hold
         self.choices: dict[int, Choice] = {}
         self.usage = Usage(0, 0)
-        self.hold = json
 
     @property
     def counts(self) -> dict[str, int]:
@@ -208,9 +220,9 @@ class Answers:
         """The answer of this number."""
         if index not in self.choices:
             self.choices[index] = Choice(
-                AnswerGuard(lambda text: self._scan([text])[0], self._lookahead)
+                AnswerGuard(lambda text: self._scan([text])[0], self._lookahead),
+                self._session.stream_restorer(),
             )
-            self._restorers[index] = self._session.stream_restorer()
         return self.choices[index]
 
     def __iter__(self) -> Iterator[Piece]:
@@ -226,32 +238,30 @@ class Answers:
             choice = self.choice(item.index)
             if isinstance(item, ToolCalled):
                 # What was said before a call leaves before it.
-                if not self.hold:
-                    yield from self._leave(item.index, self._rest(item.index, choice))
+                if not self._hold:
+                    yield from self._leave(item.index, self._rest(choice))
                 call = self._called(choice, item.call)
                 choice.calls.append(call)
                 yield item.index, call
             elif isinstance(item, Finished):
                 choice.finish_reason = item.finish_reason
-                rest = self._whole(choice, item) if self.hold else self._rest(item.index, choice)
+                rest = self._whole(choice, item) if self._hold else self._rest(choice)
                 yield from self._leave(item.index, rest)
-            elif self.hold:
+            elif self._hold:
                 choice.raw.append(item.text)
             else:
-                yield from self._leave(item.index, self._scanned(item.index, choice, item.text))
+                yield from self._leave(item.index, self._scanned(choice, item.text))
 
-    def _scanned(self, index: int, choice: Choice, piece: str) -> str:
+    def _scanned(self, choice: Choice, piece: str) -> str:
         try:
-            made: str = self._restorers[index].feed(choice.guard.feed(piece))
+            return choice.restorer.feed(choice.guard.feed(piece))
         except Exception as error:
             fail(error)
-        return made
 
-    def _rest(self, index: int, choice: Choice) -> str:
+    def _rest(self, choice: Choice) -> str:
         try:
-            restorer = self._restorers[index]
-            made: str = restorer.feed(choice.guard.flush()) + restorer.flush()
-            self._restorers[index] = self._session.stream_restorer()
+            made = choice.restorer.feed(choice.guard.flush()) + choice.restorer.flush()
+            choice.restorer = self._session.stream_restorer()
         except Exception as error:
             fail(error)
         return made

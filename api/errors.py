@@ -1,4 +1,4 @@
-"""Everything that the service raises on purpose.
+"""What the service raises on purpose. An error of one module alone stands there, under this root.
 
 ::
 

@@ -81,7 +81,7 @@ async def respond(request: Request, wanted: Wanted) -> Response:
             code="invalid_value",
             param="stream_options",
         )
-    asking.check_tools(wanted.body)
+    asking.check(wanted.body)
     model = services.model(wanted.model, call)
     call.release = model
     call.stream = wanted.stream
@@ -100,8 +100,12 @@ async def respond(request: Request, wanted: Wanted) -> Response:
         items = Held(items, services.metrics.began("engine"))
         # A whole answer is scanned as a whole, a stream as it comes.
         lookahead = services.settings.lookahead_chars if wanted.stream else sys.maxsize
-        answers = conversation.answers(items, lookahead, json=asked[0].json is not None)
-        answers.hold = answers.hold or asked[0].logprobs is not None
+        answers = conversation.answers(
+            items,
+            lookahead,
+            json=asked[0].json is not None,
+            hold=asked[0].logprobs is not None,
+        )
         if not wanted.stream:
             return await _whole(services, call, answers, items, writer)
         events = _events(services, call, answers, items, writer)
@@ -146,22 +150,18 @@ def _one_after_another(
     before = Usage(0, 0)
     for number, request in enumerate(asked):
         items = engine.stream(request) if number else first
-        last = Usage(0, 0)
+        usage = before
         try:
             for item in items:
-                last = item.usage
-                _check_context(request, last)
+                _check_context(request, item.usage)
                 usage = Usage(
-                    before.prompt_tokens + last.prompt_tokens,
-                    before.completion_tokens + last.completion_tokens,
+                    before.prompt_tokens + item.usage.prompt_tokens,
+                    before.completion_tokens + item.usage.completion_tokens,
                 )
                 yield replace(item, usage=usage, index=item.index + number * request.n)
         finally:
             _close(items)
-        before = Usage(
-            before.prompt_tokens + last.prompt_tokens,
-            before.completion_tokens + last.completion_tokens,
-        )
+        before = usage
 
 
 def _check_context(request: GenerationRequest, usage: Usage) -> None:

@@ -103,7 +103,7 @@ class Jwks:
         try:
             source = self._issuer.jwks
             if source.startswith("/"):
-                content = _read(Path(source))
+                content = read_file(Path(source))
             else:
                 content = self._fetch(source, self._issuer.timeout_seconds)
             keys = parse_keys(content)
@@ -173,7 +173,12 @@ def fetch_url(url: str, seconds: float) -> bytes:
     return content
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The content of a file of at most 1 MiB.
+
+    Raises:
+        OSError, ValueError: there is none.
+    """
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

@@ -30,7 +30,7 @@ from privacy.signing import SigningKey
 from privacy.store.database import Database
 
 _KEY = re.compile(r"im_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-_PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _ROLE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SECRET_BYTES = 32
 _USE_SECONDS = 60
@@ -138,18 +138,11 @@ class KeyStore:
                 expiry that is not in the future.
         """
         now = self._now()
-        if not _PRINCIPAL.fullmatch(principal):
-            raise KeyRequestInvalid(
-                f"principal {principal!r} must be 1 to 64 letters, digits or ._@- "
-                "and begin with a letter or digit"
-            )
+        _check_word("principal", principal)
         if not _ROLE.fullmatch(role):
             raise KeyRequestInvalid(f"role {role!r} must match [a-z][a-z0-9_]{{0,39}}")
-        if name and not _PRINCIPAL.fullmatch(name):
-            raise KeyRequestInvalid(
-                f"name {name!r} must be 1 to 64 letters, digits or ._@- "
-                "and begin with a letter or digit"
-            )
+        if name:
+            _check_word("name", name)
         until = _until(expires, now)
         made = ApiKey(
             secrets.token_hex(8), principal, role, now, until, None, name, scope or Scope()
@@ -195,11 +188,7 @@ class KeyStore:
                 CHAIN.append(
                     connection, Event("retired", old.id, at=_text(now), expires=_text(end))
                 )
-        retired = [
-            replace(old, expires=end if old.expires is None else min(old.expires, end))
-            for old in found
-        ]
-        return text, made, retired
+        return text, made, [_retired(old, end) for old in found]
 
     def revoke(self, key_id: str) -> ApiKey:
         """Make a key useless from the next request on; durable once this returns.
@@ -318,19 +307,30 @@ def _keys(history: Iterable[Any]) -> dict[str, _Stored]:
             continue
         stored = found[event.key_id]
         if event.kind == "retired":
-            ends = [_time(event.expires)]
-            ends += [] if stored.key.expires is None else [stored.key.expires]
-            changed = replace(stored.key, expires=min(ends))
+            changed = _retired(stored.key, _time(event.expires))
         else:
             changed = replace(stored.key, revoked=_time(event.at))
         found[event.key_id] = replace(stored, key=changed)
     return found
 
 
+def _retired(key: ApiKey, end: datetime) -> ApiKey:
+    """The key as it is once it must end then, if not before."""
+    return replace(key, expires=end if key.expires is None else min(key.expires, end))
+
+
 def _named(stored: dict[str, _Stored], name: str, now: datetime) -> list[ApiKey]:
     """The active keys of this name or id, oldest first."""
     keys = [each.key for each in stored.values()]
     return [key for key in keys if name in (key.name, key.id) and key.state(now) == "active"]
+
+
+def _check_word(what: str, text: str) -> None:
+    if not _WORD.fullmatch(text):
+        raise KeyRequestInvalid(
+            f"{what} {text!r} must be 1 to 64 letters, digits or ._@- "
+            "and begin with a letter or digit"
+        )
 
 
 def _until(expires: datetime | None, now: datetime) -> datetime | None:

@@ -59,7 +59,6 @@ class Metrics:
             ["entity", "where"],
             registry=self._registry,
         )
-
         self._refusals = Counter(
             "intramural_refusals",
             "Requests that were not answered as asked, by operation and code of the error.",

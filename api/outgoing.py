@@ -10,6 +10,7 @@ from api.call import Call
 from api.errors import HttpError, unavailable
 from api.recording import Recorder
 from api.settings import ServiceSettings
+from api.streaming import event
 
 _log = logging.getLogger("api.access")
 _SECURITY_HEADERS = [
@@ -96,9 +97,8 @@ class Outgoing:
         if not self._stream:
             self._cut()
             return
-        event = f"data: {json.dumps(error.body())}\n\n".encode()
         try:
-            await self._pass({"type": "http.response.body", "body": event})
+            await self._pass({"type": "http.response.body", "body": event(error.body())})
         except Withheld:
             return
 

@@ -52,7 +52,7 @@ class ResponsesWriter:
     def whole(self, answers: Answers) -> dict[str, Any]:
         """See :class:`api.shapes.Writer`."""
         choice = answers.choice(0)
-        output = [_function_call(call, "completed") for call in choice.calls]
+        output = [_function_call(call) for call in choice.calls]
         if choice.text or not output:
             status = "incomplete" if choice.finish_reason == "length" else "completed"
             output.insert(0, _message(choice.text, status))
@@ -126,7 +126,7 @@ class ResponsesWriter:
         self._open = None
 
     def _call(self, call: ToolCall) -> Iterator[bytes]:
-        item = _function_call(call, "completed")
+        item = _function_call(call)
         number = len(self._output)
         begun = {**item, "status": "in_progress", "arguments": ""}
         place = {"item_id": item["id"], "output_index": number}
@@ -165,11 +165,11 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _function_call(call: ToolCall, status: str) -> dict[str, Any]:
+def _function_call(call: ToolCall) -> dict[str, Any]:
     return {
         "id": f"fc_{secrets.token_hex(24)}",
         "type": "function_call",
-        "status": status,
+        "status": "completed",
         "call_id": call.id,
         "name": call.name,
         "arguments": call.arguments,

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from api.engines.settings import EngineSettings
+from api.engines.settings import EngineSettings, as_tuple
 from api.errors import ServiceError
 
 PREFIX = "INTRAMURAL_SERVICE_"
@@ -28,10 +28,6 @@ _MOST_BYTES = 1024 * 1024
 def _network(value: str) -> str:
     ip_network(value)
     return value
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _path(value: object) -> object:
@@ -132,7 +128,7 @@ class ServiceSettings(BaseModel):
     failed_authentications_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     lookahead_chars: Annotated[int, Field(ge=16, le=4096)] = 64
     trusted_proxies: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_tuple)
+        tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(as_tuple)
     ] = ()
     redis_url: Annotated[SecretStr, Field(strict=False), AfterValidator(_redis)] | None = None
     redis_seconds: Seconds = 1.0

@@ -10,6 +10,9 @@ from api.engines.base import TokenLogprob, ToolCall, Usage
 from api.errors import HttpError
 from api.streaming import DONE, event
 
+_LEAST = -9999.0
+"""JSON has no infinity; OpenAI writes this figure for what is all but impossible."""
+
 
 class Writer(Protocol):
     """Writes one answer, whole or as the events of a stream."""
@@ -220,8 +223,7 @@ def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
-    # JSON has no infinity; OpenAI writes this figure for what is all but impossible.
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+    return {"token": text, "logprob": max(logprob, _LEAST), "bytes": list(text.encode())}
 
 
 def _plain_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any] | None:
@@ -232,9 +234,9 @@ def _plain_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any
         offsets.append(offsets[-1] + len(one.token))
     return {
         "tokens": [one.token for one in tokens],
-        "token_logprobs": [max(one.logprob, -9999.0) for one in tokens],
+        "token_logprobs": [max(one.logprob, _LEAST) for one in tokens],
         "top_logprobs": [
-            {text: max(value, -9999.0) for text, value in one.top} or None for one in tokens
+            {text: max(value, _LEAST) for text, value in one.top} or None for one in tokens
         ],
         "text_offset": offsets,
     }

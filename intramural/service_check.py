@@ -46,7 +46,7 @@ def check_service(
 ) -> list[ServiceFault]:
     """All faults, in the order in which a start would meet them."""
     from api.errors import ServiceError
-    from api.settings import SettingsInvalid, load_settings
+    from api.settings import ServiceSettings, SettingsInvalid, load_settings
     from intramural.parts import keys_path, workspace_policy
     from intramural.service import find_release
     from privacy.store.reading import seal_path
@@ -64,6 +64,7 @@ def check_service(
         except (ServiceError, IntramuralError, PrivacyError, OSError, ValueError) as error:
             faults.append(ServiceFault(part, str(error)))
 
+    settings: ServiceSettings | None = None
     with noting("settings"):
         settings = load_settings(settings_file(workspace, config), environment)
         with noting("settings.tls"):
@@ -75,10 +76,11 @@ def check_service(
                 from api.limits_redis import RedisRates
 
                 RedisRates.connect(settings.redis_url.get_secret_value(), settings.redis_seconds)
-        with noting("settings.tls"):
-            _check_certificates(workspace_policy(workspace), settings.tls.client_ca is not None)
     with noting("policy"):
         policy = workspace_policy(workspace)
+        if settings is not None:
+            with noting("settings.tls"):
+                _check_certificates(policy, settings.tls.client_ca is not None)
         for name, issuer in policy.access.issuers.items():
             if issuer.jwks.startswith("/"):
                 with noting(f"policy.access.issuers.{name}.jwks"):
@@ -101,9 +103,9 @@ def _check_certificates(policy: Policy, believed: bool) -> None:
 
 
 def _check_jwks(path: Path) -> None:
-    from api.jwks import parse_keys
+    from api.jwks import parse_keys, read_file
 
-    parse_keys(path.read_bytes())
+    parse_keys(read_file(path))
 
 
 def _check_keys(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ from api.engines.base import (
     Unsupported,
     Vectors,
 )
-from api.engines.releases import with_adapter
+from api.engines.releases import id_of, with_adapter
 from api.errors import ContextTooLong, EngineError, UnknownModel
 from privacy.errors import ReleaseInvalid
 from privacy.release import VerifiedRelease
@@ -49,11 +49,7 @@ class TransformersEncoder:
         *,
         model_id: str | None = None,
     ) -> None:
-        if model_id is None:
-            if release is None:
-                raise EngineError("the base model is served only under a name that is given to it")
-            model_id = release.id
-        self._model_id = model_id
+        self._model_id = id_of(release, model_id)
         self._lock = threading.Lock()
         try:
             model = self._loaded(base_model, release)
@@ -61,7 +57,7 @@ class TransformersEncoder:
             if release is not None:
                 model = with_adapter(model, release, self._fresh)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ReleaseInvalid) as error:
-            raise EngineError(f"{model_id} cannot be loaded: {error}") from error
+            raise EngineError(f"{self._model_id} cannot be loaded: {error}") from error
         self._model = model.eval()
         self.context_length = int(model.config.max_position_embeddings)
 
@@ -160,9 +156,8 @@ class TransformersEncoder:
         if model != self._model_id:
             raise UnknownModel(f"this engine serves {self._model_id} only")
 
-    def _silent(self, model: str) -> EngineError:
-        if model != self._model_id:
-            return UnknownModel(f"this engine serves {self._model_id} only")
+    def _silent(self, model: str) -> Unsupported:
+        self._check(model)
         return Unsupported("model", "the model makes embeddings or classes, no text")
 
 

@@ -1,4 +1,4 @@
-"""Putting a verified release's adapter into the weights of a base model."""
+"""A verified release as a model: its id, and its adapter in the weights of a base model."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,6 +9,19 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from api.errors import EngineError
 from privacy.base_model import model_digest
 from privacy.release import VerifiedRelease
+
+
+def id_of(release: VerifiedRelease | None, model_id: str | None) -> str:
+    """The id under which a model is served: the one given to it, else its release's.
+
+    Raises:
+        EngineError: it has neither.
+    """
+    if model_id is not None:
+        return model_id
+    if release is None:
+        raise EngineError("the base model is served only under a name that is given to it")
+    return release.id
 
 
 def with_adapter(model: Any, release: VerifiedRelease, fresh: Collection[str] = ()) -> Any:

@@ -12,7 +12,8 @@ _Name = Annotated[str, Field(min_length=1, max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
-def _tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """A list of TOML as the tuple that strict settings want."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -80,7 +81,7 @@ class UpstreamSettings(BaseModel):
 
     urls: Annotated[
         tuple[Annotated[str, AfterValidator(_base_url)], ...],
-        BeforeValidator(_tuple),
+        BeforeValidator(as_tuple),
         Field(min_length=1, max_length=64),
     ]
     models: dict[_Name, _Name] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ class StopFilter:
             # The one that is complete first decides, or the result would depend on the pieces:
             # a longer one may begin earlier and never be completed.
             return text[: min(found)[1]]
-        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        keep = max((overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -35,9 +35,9 @@ class StopFilter:
         return "" if self.hit else held
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that is a proper beginning of ``stop``."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
+def overlap(text: str, mark: str) -> int:
+    """Length of the longest end of ``text`` that is a proper beginning of ``mark``."""
+    for length in range(min(len(text), len(mark) - 1), 0, -1):
+        if text.endswith(mark[:length]):
             return length
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.engines.base import Message, Tool, ToolCall
+from api.engines.stop import overlap
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _PREAMBLE = (
@@ -53,7 +54,7 @@ class ToolCallReader:
         while self._held:
             at = self._held.find(OPEN) if self._names else -1
             if at < 0:
-                keep = 0 if final or not self._names else _overlap(self._held)
+                keep = 0 if final or not self._names else overlap(self._held, OPEN)
                 text, self._held = (
                     self._held[: len(self._held) - keep],
                     self._held[len(self._held) - keep :],
@@ -157,8 +158,3 @@ def _parsed(arguments: str) -> Any:
         return json.loads(arguments)
     except (ValueError, RecursionError):
         return arguments
-
-
-def _overlap(text: str) -> int:
-    """Length of the longest end of ``text`` that is a proper beginning of the opening tag."""
-    return next((n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n])), 0)

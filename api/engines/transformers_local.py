@@ -31,7 +31,7 @@ from api.engines.base import (
 from api.engines.batching import Batcher
 from api.engines.guide import Guide, Likelihoods, Told, Vocabulary, grammar_for
 from api.engines.json_grammar import Symbol
-from api.engines.releases import with_adapter
+from api.engines.releases import id_of, with_adapter
 from api.engines.sampling import Sampler
 from api.engines.stop import StopFilter
 from api.engines.tool_calls import ToolCallReader, described, for_template, told
@@ -70,11 +70,7 @@ class TransformersEngine:
         batch: int = 8,
         batch_tokens: int = 16_384,
     ) -> None:
-        if model_id is None:
-            if release is None:
-                raise EngineError("the base model is served only under a name that is given to it")
-            model_id = release.id
-        self._model_id = model_id
+        self._model_id = id_of(release, model_id)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -83,7 +79,7 @@ class TransformersEngine:
             if release is not None:
                 model = with_adapter(model, release)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ReleaseInvalid) as error:
-            raise EngineError(f"{model_id} cannot be loaded: {error}") from error
+            raise EngineError(f"{self._model_id} cannot be loaded: {error}") from error
         self._model = model.to(device=device, dtype=dtype).eval()
         self._batcher = Batcher(self._model, rows=batch, tokens=batch_tokens)
         self.context_length = int(self._model.config.max_position_embeddings)

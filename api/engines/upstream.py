@@ -119,8 +119,7 @@ class UpstreamEngine:
             vectors = tuple(_unit([float(x) for x in one["embedding"]]) for one in data)
             used = int(answer["usage"]["prompt_tokens"])
         except httpx.HTTPError as error:
-            self._replicas.failed(replica)
-            raise EngineError(f"the model server broke off ({type(error).__name__})") from None
+            raise self._broken(replica, error) from None
         except (ValueError, KeyError, TypeError):
             raise EngineError("the model server's embeddings cannot be read") from None
         finally:
@@ -217,7 +216,9 @@ class UpstreamEngine:
     ) -> tuple[Replica, httpx.Response]:
         """A server that began to answer with 200, and its answer; both are the caller's to end."""
         tried: list[Replica] = []
-        for attempt in range(1, self._settings.attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             replica = self._next(theirs, tried)
             try:
                 request = self._client.build_request("POST", replica.url + path, json=dict(body))
@@ -240,8 +241,7 @@ class UpstreamEngine:
             except httpx.HTTPError as error:
                 # The request may have been begun: it is not sent again.
                 self._replicas.give_back(replica)
-                self._replicas.failed(replica)
-                raise EngineError(f"the model server broke off ({type(error).__name__})") from None
+                raise self._broken(replica, error) from None
             except BaseException:
                 self._replicas.give_back(replica)
                 raise
@@ -249,15 +249,12 @@ class UpstreamEngine:
                 return replica, response
             wait = self._refused(replica, response, body)
             tried.append(replica)
-            if attempt == self._settings.attempts:
+            all_tried = len(tried) >= len(self._replicas.all)
+            too_long = all_tried and wait > self._settings.wait_seconds
+            if attempt == self._settings.attempts or too_long:
                 raise EngineBusy("the model servers are busy", retry_after=max(1, math.ceil(wait)))
-            if len(tried) >= len(self._replicas.all):
-                if wait > self._settings.wait_seconds:
-                    raise EngineBusy(
-                        "the model servers are busy", retry_after=max(1, math.ceil(wait))
-                    )
+            if all_tried:
                 self._stop.wait(wait)
-        raise EngineBusy("the model servers are busy", retry_after=1)
 
     def _next(self, theirs: str, tried: list[Replica]) -> Replica:
         try:
@@ -307,12 +304,15 @@ class UpstreamEngine:
         try:
             yield from items_of(response.iter_lines(), request)
         except httpx.HTTPError as error:
-            self._replicas.failed(replica)
-            raise EngineError(f"the model server broke off ({type(error).__name__})") from None
+            raise self._broken(replica, error) from None
         except EngineError:
             self._replicas.failed(replica)
             raise
         self._replicas.worked(replica)
+
+    def _broken(self, replica: Replica, error: httpx.HTTPError) -> EngineError:
+        self._replicas.failed(replica)
+        return EngineError(f"the model server broke off ({type(error).__name__})")
 
     def _done(self, replica: Replica, response: httpx.Response) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Keys get a name, a kind and a scope; when a key was last used is noted beside the chain."""
+"""Keys get a name and a scope; when a key was last used is noted beside the chain."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -151,7 +151,27 @@ def test_what_is_not_supported_is_named(
 def test_a_failing_engine_ends_the_stream_with_an_error(
     make_service: Factory, published: VerifiedRelease
 ) -> None:
-    """A stream that cannot go on ends with an error event that the client raises or shows."""
+    """A stream that cannot go on ends with an error event that the client shows, without a value."""
+
+    def broken(count: int) -> None:
+        if count > 3:
+            raise ValueError(PROMPT)
+
+    long = f"word {PROMPT} " * 5
+    with client_of(make_service, published, lambda said: said) as (client, service):
+        service.echo.step = broken
+        events = list(client.responses.create(model="intramural", input=long, stream=True))
+    last = events[-1]
+    assert last.type == "error"
+    assert last.code == "internal_error"
+    assert not any(secret in last.message for secret in SECRETS)
+    assert service.entries()[-1].data["outcome"] == "internal_error"
+
+
+def test_a_failing_engine_is_an_error_of_the_client(
+    make_service: Factory, published: VerifiedRelease
+) -> None:
+    """An answer that cannot be made is an exception that quotes nothing."""
 
     def broken(said: str) -> str:
         raise ValueError(said)

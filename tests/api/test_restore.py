@@ -1,11 +1,15 @@
 """Redaction as a service: sealed tokens, batches, explanations; and what was used."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from api.sealing import SealBroken, Sealer
+from privacy.pii.entities import Span
+from privacy.pii.patterns import PatternDetector
 from tests.api.service_kit import CARD, EMAIL, PHONE, POLICY, PROMPT, SECRETS, Factory, Service
 from tests.api.test_chat import URL, chat
 
@@ -30,6 +34,12 @@ def test_every_reversible_action_is_restored(make_service: Factory, action: str)
     assert not any(secret in text for text in redacted["texts"] for secret in SECRETS)
     body = {"token": redacted["token"], "texts": redacted["texts"]}
     assert client.post("/v1/restore", json=body).json()["texts"] == [PROMPT, EMAIL]
+    replica = Sealer(service.keys.derive("restore tokens"))
+    assert replica.open(redacted["token"], "test-app").keys() == {
+        "placeholders",
+        "literals",
+        "numbers",
+    }
 
 
 def test_values_are_escaped_for_json(service: Service) -> None:
@@ -96,6 +106,27 @@ def test_a_batch_shares_its_placeholders_and_explains_itself(service: Service) -
     assert [one["message"] for one in answer["entities"]] == [0, 1, 1]
     assert all(one["source"] for one in answer["entities"])
     assert "numbered placeholder" in answer["entities"][0]["explanation"]
+
+
+class _Counting(PatternDetector):
+    """Counts how often it looks at each text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: Counter[str] = Counter()
+
+    def detect_many(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        self.looked.update(texts)
+        return super().detect_many(texts)
+
+
+def test_each_text_is_looked_at_once(make_service: Factory) -> None:
+    """Findings and the redacted text come from one look, also where a text is sent twice."""
+    detector = _Counting()
+    client = make_service(detector=detector).client()
+    answer = client.post("/v1/redact", json={"texts": [PROMPT, EMAIL, PROMPT]}).json()
+    assert [one["message"] for one in answer["entities"]] == [0, 0, 0, 1, 2, 2, 2]
+    assert detector.looked == {PROMPT: 1, EMAIL: 1}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from api.engines.settings import LocalSettings, UpstreamSettings
 from api.settings import ServiceSettings, SettingsInvalid, TlsSettings, load_settings
 
 
@@ -91,3 +92,11 @@ def test_every_setting_is_documented() -> None:
     }
     for name in TlsSettings.model_fields:
         assert f"`tls.{name}`" in page
+
+
+def test_every_engine_setting_is_documented() -> None:
+    """The page about operation shows every key of both engines, in an example or a table."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name in (*LocalSettings.model_fields, *UpstreamSettings.model_fields):
+        shown = rf"^{name} = |^\| `{name}` \||\[engine\.upstream\.{name}\]"
+        assert re.search(shown, page, re.MULTILINE), name

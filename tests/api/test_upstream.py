@@ -1,6 +1,7 @@
 """The engine behind which other servers answer: what it sends, when it sends again, what it tells."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -220,11 +221,23 @@ def test_private_addresses_need_a_setting(address: str) -> None:
 
 def test_a_private_server_is_not_connected_to() -> None:
     """Without ``allow_private`` no connection to loopback is made, not even a retried one."""
-    settings = UpstreamSettings.model_validate(
-        {"urls": ["http://127.0.0.1:9"], "models": {MODEL: "m"}, "attempts": 1}
-    )
-    with pytest.raises(EngineBusy, match="ConnectError"):
-        UpstreamEngine(settings).generate(REQUEST)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        told = {
+            "urls": [f"http://127.0.0.1:{listener.getsockname()[1]}"],
+            "models": {MODEL: "m"},
+            "read_seconds": 0.2,
+        }
+        for attempts in (1, 2):
+            settings = UpstreamSettings.model_validate(told | {"attempts": attempts})
+            with pytest.raises(EngineBusy, match="ConnectError"):
+                UpstreamEngine(settings).generate(REQUEST)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        allowed = UpstreamSettings.model_validate(told | {"allow_private": True})
+        with pytest.raises(EngineError, match="ReadTimeout"):
+            UpstreamEngine(allowed).generate(REQUEST)
+        listener.accept()[0].close()
 
 
 @pytest.mark.parametrize(
