@@ -16,7 +16,7 @@ from privacy.ledger.ledger import read_ledger, verify_ledger
 from privacy.receipts import Receipt
 from privacy.release import VerifiedRelease
 from privacy.signing import VerifyKey
-from privacy.store.reading import State, seal_path
+from privacy.store.reading import State, store_exists
 
 _NOTHING = LedgerHistory(())
 
@@ -52,7 +52,7 @@ def check_ledger(
 ) -> LedgerCheck:
     """Verify a department's ledger, also against its receipts in the releases; changes nothing."""
     paths = workspace.node(department)
-    if not (paths.ledger.exists() or seal_path(paths.ledger).exists()):
+    if not store_exists(paths.ledger):
         faults = tuple(_unpaid(department, _NOTHING, releases))
         return LedgerCheck(department, "absent", 0, "0" * 64, faults, _NOTHING)
     try:

@@ -84,16 +84,32 @@ def open_audit(workspace: Workspace, *, timeout: float = 10.0) -> "AuditLog":
         KeyUnusable: the key is damaged, or is missing although there is a log.
     """
     from privacy.audit.log import AuditLog
-    from privacy.store.reading import seal_path
 
-    if workspace.audit.exists() or seal_path(workspace.audit).exists():
-        key = SigningKey.load(workspace.audit_key)
-    else:
-        workspace.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = SigningKey.load_or_create(workspace.audit_key)
+    key = store_key(workspace.audit, workspace.audit_key)
     if not workspace.audit_public_key.exists():
         key.verify_key.save(workspace.audit_public_key)
     return AuditLog(workspace.audit, key, AUDIT_ORIGIN, timeout=timeout)
+
+
+def store_key(store: Path, key: Path) -> SigningKey:
+    """The key that signs a store's seal; made, with the store's folder, where there is no store.
+
+    A key is never made anew beside a store that another one signed.
+
+    Raises:
+        KeyUnusable: it is damaged, or is missing although there is a store.
+    """
+    from privacy.store.reading import store_exists
+
+    if store_exists(store):
+        return SigningKey.load(key)
+    store.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return SigningKey.load_or_create(key)
+
+
+def service_key(workspace: Workspace) -> Path:
+    """The key that signs the service's stores."""
+    return workspace.service / "signing.key"
 
 
 def keys_path(workspace: Workspace) -> Path:
@@ -109,21 +125,15 @@ def open_keys(workspace: Workspace) -> "KeyStore":
         KeyUnusable, KeyRequestInvalid: its signing key or its secret is unusable or missing.
     """
     from api.keys import KeyStore
-    from privacy.store.reading import seal_path
+    from privacy.store.reading import store_exists
 
     path, secret = keys_path(workspace), workspace.service / "keys.secret"
-    signing = workspace.service / "signing.key"
-    if path.exists() or seal_path(path).exists():
-        if not secret.exists():
-            raise WorkspaceError(
-                f"{secret} is missing, so none of the keys in {path.name} can be checked; "
-                "restore it, or remove the folder and create all keys anew"
-            )
-        key = SigningKey.load(signing)
-    else:
-        workspace.service.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = SigningKey.load_or_create(signing)
-    return KeyStore(path, signing_key=key, secret=secret)
+    if store_exists(path) and not secret.exists():
+        raise WorkspaceError(
+            f"{secret} is missing, so none of the keys in {path.name} can be checked; "
+            "restore it, or remove the folder and create all keys anew"
+        )
+    return KeyStore(path, signing_key=store_key(path, service_key(workspace)), secret=secret)
 
 
 def pii_models(*, home: Path | None = None) -> "PiiModels":

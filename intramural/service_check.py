@@ -49,7 +49,7 @@ def check_service(
     from api.settings import ServiceSettings, SettingsInvalid, load_settings
     from intramural.parts import keys_path, workspace_policy
     from intramural.service import find_release
-    from privacy.store.reading import seal_path
+    from privacy.store.reading import store_exists
 
     faults: list[ServiceFault] = []
 
@@ -88,7 +88,7 @@ def check_service(
     with noting("release"):
         find_release(workspace, release, trusted)
     path = keys_path(workspace)
-    if path.exists() or seal_path(path).exists():
+    if store_exists(path):
         with noting("keys"):
             _check_keys(workspace)
     return faults

@@ -1,11 +1,12 @@
 """Puts the service's engine together: where releases are answered, and how they follow promotions."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from intramural.parts import service_key, store_key
 from intramural.workspace import Workspace
 from privacy.release import VerifiedRelease
 
@@ -46,28 +47,18 @@ def open_channels(workspace: Workspace) -> "Iterator[ChannelStore]":
         KeyUnusable: its signing key is unusable or missing.
     """
     from api.channels_table import ChannelStore
-    from privacy.signing import SigningKey
-    from privacy.store.reading import seal_path
 
-    path, signing = channels_path(workspace), workspace.service / "signing.key"
-    if path.exists() or seal_path(path).exists():
-        key = SigningKey.load(signing)
-    else:
-        workspace.service.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = SigningKey.load_or_create(signing)
-    store = ChannelStore(path, key)
-    try:
+    path = channels_path(workspace)
+    with closing(ChannelStore(path, store_key(path, service_key(workspace)))) as store:
         yield store
-    finally:
-        store.close()
 
 
 def promoted(workspace: Workspace, alias: str) -> str | None:
     """The stable release under the alias, or ``None`` where nothing was promoted yet."""
-    from privacy.store.reading import seal_path
+    from privacy.store.reading import store_exists
 
     path = channels_path(workspace)
-    if not path.exists() and not seal_path(path).exists():
+    if not store_exists(path):
         return None
     with open_channels(workspace) as store:
         channel = store.channels().get(alias)

@@ -248,10 +248,10 @@ class _Noting:
 
 def _stored(workspace: "Workspace") -> "list[ApiKey]":
     from intramural.parts import keys_path, open_keys
-    from privacy.store.reading import seal_path
+    from privacy.store.reading import store_exists
 
     path = keys_path(workspace)
-    if not (path.exists() or seal_path(path).exists()):
+    if not store_exists(path):
         return []
     with closing(open_keys(workspace)) as store:
         return store.list()

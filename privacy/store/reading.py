@@ -62,6 +62,11 @@ def seal_path(path: Path) -> Path:
     return path.with_name(path.name + ".seal")
 
 
+def store_exists(path: Path) -> bool:
+    """Whether there is a store at ``path``, or was: a seal alone tells of one that was lost."""
+    return path.exists() or seal_path(path).exists()
+
+
 def lock_path(path: Path) -> Path:
     """The lock file of a database file; empty, and no part of the evidence."""
     return path.with_name(path.name + ".lock")

@@ -72,6 +72,14 @@ def test_every_fault_at_once(
     assert "access.issuers.corp.jwks" in again.err
 
 
+def test_a_faulty_policy_is_told_once(cli: Cli, workspace: Workspace) -> None:
+    """A fault of the policy stands under the policy alone, not under each part that reads it."""
+    extend(workspace, "[nonsense]\n")
+    done = cli("serve", "--check", "--workspace", workspace.root, "--json")
+    assert done.code == 1
+    assert [fault["key"] for fault in done.json["faults"]] == ["policy"]
+
+
 def test_a_faulty_configuration_does_not_serve(cli: Cli, workspace: Workspace) -> None:
     """What --check refuses does not start."""
     (workspace.root / "service.toml").write_text("connections = 0\nspeed = 1\n")
