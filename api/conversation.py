@@ -88,14 +88,7 @@ class Conversation:
 
     def originals(self) -> dict[str, dict[str, str]]:
         """The way back, for sealing: personal data, never stored or logged."""
-        # The session has no public way to give its map away, on purpose; this is the one place
-        # that needs it, and what leaves here is encrypted.
-        assigned = self._session._map
-        return {
-            "placeholders": dict(assigned.placeholders),
-            "literals": dict(assigned.originals()._literals),
-            "numbers": dict(assigned._numbers),
-        }
+        return {name: dict(part) for name, part in self._session.export().items()}
 
     def answers(
         self, items: Iterator[Item], lookahead: int, *, json: bool, hold: bool = False

@@ -8,7 +8,5 @@ from privacy.pii.restoring import Originals
 
 def restore(content: dict[str, Any], texts: Sequence[str], *, json: bool) -> list[str]:
     """Texts with the values of a sealed map in the place of their stand-ins."""
-    way_back = Originals(
-        content["placeholders"], content["literals"], json=json, numbers=content["numbers"]
-    )
+    way_back = Originals(**content, json=json)
     return [way_back.restore(text) for text in texts]

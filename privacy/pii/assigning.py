@@ -5,6 +5,7 @@ conversation already held. This is the map: it lives in memory, and nothing show
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final, NoReturn
 
@@ -96,15 +97,21 @@ class Assigned:
         """The way back, for text or for JSON source."""
         found = self._cache.get(json)
         if found is None:
-            parts = {
-                part: next(iter(known.values()))
-                for part, known in self._parts.items()
-                if len(known) == 1
-            }
-            found = self._cache[json] = Originals(
-                self._placeholders, parts | self._literals, json=json, numbers=self._numbers
-            )
+            found = self._cache[json] = Originals(**self.export(), json=json)
         return found
+
+    def export(self) -> dict[str, Mapping[str, str]]:
+        """What :class:`Originals` is made of, by the names of its arguments."""
+        parts = {
+            part: next(iter(known.values()))
+            for part, known in self._parts.items()
+            if len(known) == 1
+        }
+        return {
+            "placeholders": self.placeholders,
+            "literals": parts | self._literals,
+            "numbers": self._numbers,
+        }
 
     def look_alikes(self, text: str) -> list[tuple[int, int]]:
         """[start, end) of input that would be restored if it came back."""

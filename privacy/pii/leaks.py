@@ -5,7 +5,6 @@ an answer hold personal data that its prompt did not bring
 (:func:`find_new_personal_data`), as a model that remembers its training might give.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import regex
@@ -55,20 +54,6 @@ def find_new_personal_data(
         for part in _outside(span, taken)
         if part.of(answer).strip() and not known.brought(part.of(answer))
     )
-
-
-def redact_new(
-    answer: str, known: RedactionSession, detector: Detector
-) -> tuple[str, dict[str, int]]:
-    """``answer`` with what :func:`find_new_personal_data` finds as bare ``<ENTITY>``, and counts."""
-    parts: list[str] = []
-    counts: Counter[str] = Counter()
-    done = 0
-    for span in find_new_personal_data(answer, known, detector):
-        parts += [answer[done : span.start], f"<{span.entity}>"]
-        counts[span.entity] += 1
-        done = span.end
-    return "".join([*parts, answer[done:]]), dict(sorted(counts.items()))
 
 
 def _outside(span: Span, taken: Iterable[tuple[int, int]]) -> Iterator[Span]:

@@ -170,6 +170,10 @@ class RedactionSession:
         """Placeholder -> original value. Personal data: never store or log it."""
         return MappingProxyType(self._map.placeholders)
 
+    def export(self) -> dict[str, Mapping[str, str]]:
+        """The way back, by the arguments of :class:`Originals`. Personal data: only ever encrypted."""
+        return self._map.export()
+
     @property
     def longest_held(self) -> int:
         """The most characters that a restorer of this conversation holds back."""
