@@ -10,11 +10,13 @@ from api.authentication import Authenticator
 from api.draining import Drain
 from api.engines.base import Engine
 from api.gate import Gate
+from api.guards import Guards
 from api.handlers import ErrorOut, install
 from api.jwks import Fetch
 from api.keys import KeyStore
 from api.limits import LocalRates, Rates, Slots
 from api.metrics import Metrics
+from api.metrics_shared import SharedFigures
 from api.readiness import Check, Readiness, detector_works, disk_has
 from api.recording import Recorder
 from api.releases import Releases
@@ -23,6 +25,7 @@ from api.sealing import Sealer
 from api.services import Ledgers, Services
 from api.settings import ServiceSettings
 from api.tokens import TokenVerifier
+from api.tracing import Tracing
 from api.usage import UsageTable
 from policies.model import Policy
 from privacy.audit.log import AuditLog, read_log
@@ -49,6 +52,8 @@ def create_app(
     fetch_keys: Fetch | None = None,
     drain: Drain | None = None,
     checks: Mapping[str, Check] | None = None,
+    tracing: Tracing | None = None,
+    figures: SharedFigures | None = None,
 ) -> FastAPI:
     """The application. It owns none of its parts: whoever opened them closes them.
 
@@ -65,17 +70,24 @@ def create_app(
         fetch_keys: gets the key sets of token issuers by their URL; by default over HTTPS.
         drain: begun by whoever ends the service.
         checks: what else must hold before an answer can be given, by name.
+        tracing: gets the spans of calls; by default there are none.
+        figures: of the other workers of this service, if there are any.
+
+    Raises:
+        GuardUnusable: a guard that the policy names cannot be had.
     """
     drain = drain or Drain()
     if not isinstance(releases, Releases):
         releases = Releases(releases, alias=settings.alias)
-    metrics = Metrics()
+    tracing = tracing or Tracing()
+    metrics = Metrics(tracing, figures)
     recorder = Recorder(audit, policy.digest, lambda: metrics.stage("audit"))
     services = Services(
         settings=settings,
         policy=policy,
         engine=engine,
         detector=detector,
+        guards=Guards(policy.guards),
         recorder=recorder,
         releases=releases,
         ledgers=ledgers,
@@ -84,7 +96,7 @@ def create_app(
         ),
         metrics=metrics,
         sealer=Sealer(keys.derive("restore tokens")),
-        usage=UsageTable(lambda: read_log(audit.path)),
+        usage=UsageTable(lambda: read_log(audit.place)),
         engine_threads=CapacityLimiter(settings.concurrent_generations),
         drain=drain,
         readiness=Readiness(
@@ -93,7 +105,7 @@ def create_app(
                 "audit": lambda: recorder.available,
                 "release": lambda: bool(services.served()),
                 "detector": lambda: detector_works(detector),
-                "disk": lambda: disk_has(audit.path.parent, settings.min_free_disk_mib),
+                "disk": lambda: disk_has(audit.place, settings.min_free_disk_mib),
                 "accepting": lambda: not drain.begun,
                 **(checks or {}),
             }
@@ -124,6 +136,7 @@ def create_app(
         admission=Admission(settings, policy, rates or _rates(settings)),
         recorder=services.recorder,
         metrics=services.metrics,
+        tracing=tracing,
         under_way=drain.request,
     )
     return app

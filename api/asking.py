@@ -91,13 +91,26 @@ def responses(body: Body, bounds: Bounds) -> list[GenerationRequest]:
 
 def said(body: Body) -> list[str]:
     """The texts of a body in order, for its digest; what is no text, as canonical JSON."""
-    found: list[str] = []
-    for key in ("messages", "prompt", "instructions", "input"):
-        value = body.get(key)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        found += [one if isinstance(one, str) else _texts(one) for one in values]
+    found = [
+        one if isinstance(one, str) else _texts(one)
+        for key in ("messages", "prompt", "instructions", "input")
+        for one in _each(body.get(key))
+    ]
     rest = {key: body[key] for key in ("tools", "response_format", "text") if body.get(key)}
     return [*found, _canonical(rest)] if rest else found
+
+
+def heard(body: Body) -> list[str]:
+    """The texts of a body that others than the application may have written.
+
+    All that :func:`said` has, but for system and developer turns, instructions and definitions.
+    """
+    return [
+        one if isinstance(one, str) else _texts(one)
+        for key in ("messages", "prompt", "input")
+        for one in _each(body.get(key))
+        if isinstance(one, str) or one.get("role") not in ("system", "developer")
+    ]
 
 
 def check(body: Body) -> None:
@@ -199,6 +212,10 @@ def _format(given: Any) -> JsonFormat | None:
         schema.get("description") or "",
         bool(schema.get("strict")),
     )
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _texts(turn: Body) -> str:

@@ -1,13 +1,17 @@
 """Who asks: an API key, a token of an issuer, or a client certificate becomes a caller."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from api.errors import InvalidCredential
+from api.errors import InvalidCredential, unavailable
 from api.keys import KeyStore
 from api.tokens import TokenVerifier
 from policies.grants import Caller, principal_policy
 from policies.model import Policy
+from privacy.errors import StoreError
+
+_log = logging.getLogger(__name__)
 
 
 class Authenticator:
@@ -57,7 +61,15 @@ class Authenticator:
         # A key has no dots, a token two: neither is ever tried as the other.
         if "." in text and self._policy.access.issuers:
             return self._with_department(self._tokens.authenticate(text))
-        key = self._keys.authenticate(text, origin)
+        try:
+            key = self._keys.authenticate(text, origin)
+        except StoreError as error:
+            _log.error("keys cannot be read: %s", type(error).__name__)
+            raise unavailable(
+                "keys cannot be checked at present, so nothing is answered",
+                code="keys_unavailable",
+                retry_after=1,
+            ) from None
         caller = Caller(
             key.principal,
             key.role,

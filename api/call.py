@@ -22,14 +22,16 @@ class Call:
         caller: all that is known about who asks, for decisions.
         retention: what the audit entry keeps of texts.
         release: id of the release that answers.
+        personal: department whose own adapter is on top of it; empty where none is.
         outcome: ``ok`` or the code of the error that was answered.
         stream: whether the answer is streamed.
         digests: keyed digests of texts, by what they are of.
         entities: personal data found in the request, counted by type.
+        guards: names of the guards that found something in the prompt.
         answer_entities: personal data that only the answer held, counted by type.
         prompt_tokens, completion_tokens: usage so far.
         audit_index: index of the entry that covers the answer.
-        ended: whether the entry about the end of a stream was written.
+        ended: whether no entry is missing: the answer was whole, or the end of its stream is recorded.
     """
 
     request_id: str = field(default_factory=lambda: f"req_{secrets.token_hex(16)}")
@@ -42,10 +44,12 @@ class Call:
     caller: Caller | None = None
     retention: Retention = "digests"
     release: str = ""
+    personal: str = ""
     outcome: str = "ok"
     stream: bool = False
     digests: dict[str, str] = field(default_factory=dict)
     entities: dict[str, int] = field(default_factory=dict)
+    guards: tuple[str, ...] = ()
     answer_entities: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -14,7 +14,8 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 from api.channels import Channel, ChannelEvent, applied, replayed
 from privacy.signing import SigningKey
 from privacy.store.chain import EventChain
-from privacy.store.database import Database
+from privacy.store.database import open_database
+from privacy.store.place import Place
 from privacy.store.schema import Schema
 
 _table = Table(
@@ -39,7 +40,7 @@ _chain = EventChain(
 _SCHEMA = Schema(
     kind="channels",
     migrations=Path(__file__).parent / "channel_migrations",
-    revision="0001",
+    revision="0002",
     head=_chain.head,
     faults=_chain.faults,
 )
@@ -47,23 +48,23 @@ _SCHEMA = Schema(
 
 class ChannelStore:
     """Args:
-    path: the database file; created where it is missing.
-    signing_key: signs the database's seal.
+    place: where it is; made where it is missing.
+    signing_key: signs the store's heads.
     clock: the current time, in UTC.
 
     Raises:
-        TamperedStore, StoreBusy: see :class:`privacy.store.database.Database`.
+        TamperedStore, StoreBusy, StoreUnavailable: see :func:`privacy.store.database.open_database`.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
         signing_key: SigningKey,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._clock = clock
-        self._database = Database(path, signing_key, _SCHEMA, empty=_chain.empty, exclusive=False)
+        self._database = open_database(place, signing_key, _SCHEMA, empty=_chain.empty)
 
     def close(self) -> None:
         """Let go of the database."""

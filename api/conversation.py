@@ -39,19 +39,23 @@ class Conversation:
         detector: finds personal data.
         policy: says what happens to it.
         role: of the principal that asks.
+        release: that answers; None where no model is asked.
     """
 
-    def __init__(self, detector: Detector, policy: Policy, role: str) -> None:
+    def __init__(
+        self, detector: Detector, policy: Policy, role: str, release: str | None = None
+    ) -> None:
         self._detector = detector
         self._policy = policy
         self._role = role
+        self._release = release
         key = secrets.token_bytes(32)
         self._session = RedactionSession(_Looked(detector), self.action, key=key)
         self._stand_ins = StandIns(key)
 
     def action(self, entity: str) -> Action:
         """What the policy does with an entity in this principal's prompts."""
-        return action_for(self._policy, entity, "prompt", self._role)
+        return action_for(self._policy, entity, "prompt", self._role, self._release)
 
     def find(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Personal data of each text; replaces nothing.
@@ -108,7 +112,7 @@ class Conversation:
     def _new(self, text: str, looked: "_Looked") -> list[Found]:
         found = []
         for span in find_new_personal_data(text, self._session, looked):
-            action = action_for(self._policy, span.entity, "answer", self._role)
+            action = action_for(self._policy, span.entity, "answer", self._role, self._release)
             if action == "allow":
                 continue
             # Whoever reads an answer has no key, so there is nothing to encrypt for.
@@ -302,7 +306,8 @@ def fail(error: Exception) -> NoReturn:
         raise error
     if isinstance(error, RefusedEntity):
         raise invalid_request(
-            f"the policy refuses requests that hold {error.entity}; remove it and send again",
+            f"the policy refuses requests that hold {error.entity}, or refuses them for this "
+            "model; remove it and send again",
             code="entity_refused",
         ) from None
     if isinstance(error, AnswerBlocked):

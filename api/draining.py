@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from api.errors import unavailable
+from api.errors import shutting_down
 
 _OPEN = ("/healthz", "/readyz", "/metrics")
 """Whoever watches the service end may go on watching."""
@@ -46,11 +46,7 @@ class Drain:
             return
         with self._ended:
             if self._begun:
-                raise unavailable(
-                    "the service is shutting down; another replica, or its successor, answers",
-                    code="shutting_down",
-                    retry_after=self._retry_after,
-                )
+                raise shutting_down(self._retry_after)
             self._under_way += 1
         try:
             yield

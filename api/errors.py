@@ -166,6 +166,15 @@ def unavailable(message: str, *, code: str, retry_after: int | None = None) -> H
     return HttpError(503, message, kind="service_unavailable", code=code, headers=headers)
 
 
+def shutting_down(retry_after: int = 5) -> HttpError:
+    """503: the service ends; ``retry_after`` seconds from now another one should be there."""
+    return unavailable(
+        "the service is shutting down; another replica, or its successor, answers",
+        code="shutting_down",
+        retry_after=retry_after,
+    )
+
+
 def internal_error() -> HttpError:
     """500; what happened is in the operator's log under the request id."""
     return HttpError(

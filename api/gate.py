@@ -14,23 +14,32 @@ from functools import partial
 
 import anyio
 from anyio import to_thread
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.admission import Admission
 from api.authentication import Authenticator
 from api.bodies import read_body, replay
 from api.call import Call
-from api.errors import HttpError, InvalidCredential, internal_error, unauthenticated
+from api.errors import (
+    HttpError,
+    InvalidCredential,
+    internal_error,
+    shutting_down,
+    unauthenticated,
+)
 from api.metrics import Metrics
 from api.outgoing import Outgoing, Withheld
 from api.recording import Recorder
 from api.settings import ServiceSettings
+from api.tracing import Tracing, describe
 from policies.model import Policy
 
 _log = logging.getLogger("api.access")
 # Any word may stand where a method belongs; the log takes only those of HTTP.
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 _TOKEN_THREADS = 8
+_STOP_SECONDS = 3.0
 
 UnderWay = Callable[[str], AbstractContextManager[None]]
 """Counts a request to a path while it is answered; raises HttpError where none may begin."""
@@ -49,6 +58,7 @@ class Gate:
         admission: Admission,
         recorder: Recorder,
         metrics: Metrics,
+        tracing: Tracing,
         under_way: UnderWay = lambda path: nullcontext(),
     ) -> None:
         self._app = app
@@ -58,6 +68,7 @@ class Gate:
         self._admission = admission
         self._recorder = recorder
         self._metrics = metrics
+        self._tracing = tracing
         self._under_way = under_way
         self._noting = anyio.CapacityLimiter(1)
         self._judging_tokens = anyio.CapacityLimiter(_TOKEN_THREADS)
@@ -71,6 +82,20 @@ class Gate:
         call = Call()
         scope.setdefault("state", {})["call"] = call
         recorded = _within(scope["path"], "/v1")
+        # Whoever watches the service would fill its traces.
+        with self._tracing.call(scope) if recorded else nullcontext() as span:
+            await self._one(call, scope, receive, send, recorded, span)
+        await self._note_use(call)
+
+    async def _one(
+        self,
+        call: Call,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        recorded: bool,
+        span: Span | None,
+    ) -> None:
         answer = Outgoing(call, scope, send, self._settings, self._recorder if recorded else None)
         try:
             with self._under_way(scope["path"]):
@@ -87,8 +112,7 @@ class Gate:
             _log.error("%s failed: %s", call.request_id, type(error).__name__)
             await answer.error(internal_error())
         finally:
-            self._log_access(call, scope, answer.status)
-        await self._note_use(call)
+            self._tell(call, scope, answer.status, span)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -162,8 +186,8 @@ class Gate:
             if not task.done() and answer.status:
                 await asyncio.wait({task}, timeout=self._settings.stream_seconds)
         except asyncio.CancelledError:
-            stop.cancel()
-            raise
+            await self._cut_off(call, task, answer)
+            return
         if task.done():
             task.result()
             return
@@ -179,6 +203,21 @@ class Gate:
             await answer.late(late)
         finally:
             stop.cancel()
+
+    async def _cut_off(self, call: Call, task: "asyncio.Task[None]", answer: Outgoing) -> None:
+        """The service ends and has waited: its server cancels what is left, once.
+
+        The application stops its engine and tells what was used; then the caller is answered, and
+        that is recorded. A stream has its second entry already.
+        """
+        own = asyncio.current_task()
+        if own is not None:
+            own.uncancel()
+        task.cancel()
+        task.add_done_callback(_heard)
+        await asyncio.wait({task}, timeout=_STOP_SECONDS)
+        call.outcome = "aborted"
+        await answer.late(shutting_down())
 
     async def _run(
         self,
@@ -223,13 +262,15 @@ class Gate:
         except Exception as error:
             _log.warning("%s: use not noted: %s", call.request_id, type(error).__name__)
 
-    def _log_access(self, call: Call, scope: Scope, status: int) -> None:
+    def _tell(self, call: Call, scope: Scope, status: int, span: Span | None) -> None:
+        """What came of the call: to metrics, trace and access log."""
         seconds = time.monotonic() - call.started
         self._metrics.answered(call, status, seconds)
         route = scope.get("route")
         # The path that was sent may hold anything; the template of a route is ours.
         template = getattr(route, "path", "-")
         method = scope["method"] if scope["method"] in _METHODS else "-"
+        describe(span, call, method, template, status)
         _log.info("%s %s %s %d %.3f", call.request_id, method, template, status, seconds)
 
 

@@ -32,6 +32,7 @@ from api.errors import (
     invalid_request,
     unavailable,
 )
+from api.guards import Prompt
 from api.services import Services
 from api.shapes import Writer
 from api.streaming import EventStream
@@ -86,18 +87,24 @@ async def respond(request: Request, wanted: Wanted) -> Response:
     call.release = model
     call.stream = wanted.stream
     services.decide(call, model=model, max_tokens=wanted.max_tokens)
-    conversation = Conversation(services.detector, services.policy, call.role)
+    answering = services.answering(call, model)
+    conversation = Conversation(services.detector, services.policy, call.role, model)
     asked = await to_thread.run_sync(
-        partial(_redacted, services, call, conversation, wanted, model)
+        partial(_redacted, services, call, conversation, wanted, answering)
     )
     writer = wanted.writer(model)
     async with AsyncExitStack() as stack:
         with services.metrics.stage("queue"):
             await stack.enter_async_context(services.slots.one())
-        items = await to_thread.run_sync(
-            _engine_stream, services.engine, asked, limiter=services.engine_threads
-        )
-        items = Held(items, services.metrics.began("engine"))
+        ended = services.metrics.began("engine")
+        try:
+            items = await to_thread.run_sync(
+                _engine_stream, services.engine, asked, limiter=services.engine_threads
+            )
+        except BaseException:
+            ended()
+            raise
+        items = Held(items, ended)
         # A whole answer is scanned as a whole, a stream as it comes.
         lookahead = services.settings.lookahead_chars if wanted.stream else sys.maxsize
         answers = conversation.answers(
@@ -124,6 +131,7 @@ def _redacted(
     finally:
         call.entities = conversation.counts()
     call.digests["prompt_seen"] = services.recorder.digest(asking.said(redacted))
+    services.guards.check(Prompt(asking.heard(wanted.body), call.entities), call)
     role = services.policy.role(call.role)
     bounds = asking.Bounds(
         model,
@@ -179,9 +187,7 @@ async def _whole(
     except Exception as error:
         raise translated(error) from None
     finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(_close, items)
-        _note(services, call, answers)
+        await _stop(services, call, answers, items)
     return JSONResponse(writer.whole(answers))
 
 
@@ -215,15 +221,24 @@ async def _events(
 
 async def _end(services: Services, call: Call, answers: Answers, items: Iterator[Item]) -> bool:
     """Stop the engine and record how the stream ended; False when that cannot be recorded."""
+    await _stop(services, call, answers, items)
     with anyio.CancelScope(shield=True):
-        await to_thread.run_sync(_close, items)
-        _note(services, call, answers)
         try:
             await services.recorder.record_end(call)
         except Exception as error:
             _log.error("%s has no final audit entry: %s", call.request_id, type(error).__name__)
             return False
     return True
+
+
+async def _stop(services: Services, call: Call, answers: Answers, items: Iterator[Item]) -> None:
+    """Stop the engine, and note what was said and used until then."""
+    try:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(_close, items)
+    finally:
+        # A service that ends cancels the task itself, which no scope shields from.
+        _note(services, call, answers)
 
 
 def _note(services: Services, call: Call, answers: Answers) -> None:

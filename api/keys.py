@@ -21,13 +21,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from api.clock import utc_now
 from api.errors import InvalidKey, KeyRequestInvalid
 from api.keys_scope import Scope
 from api.keys_table import CHAIN, SCHEMA, Event, events_of, note_use, uses
 from privacy.canonical import canonical_json
 from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
-from privacy.store.database import Database
+from privacy.store.database import open_database
+from privacy.store.place import Place
 
 _KEY = re.compile(r"im_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -73,24 +75,24 @@ class KeyStore:
     """The keys of one service. Several processes may use it at once, each sees the others' writes.
 
     Args:
-        path: the database file; created where it is missing.
-        signing_key: signs the database's seal.
+        place: where it is; made where it is missing.
+        signing_key: signs the store's heads.
         secret: file of the server secret, created with mode 0600 where it is missing. Without it
             no key can be authenticated any more.
         clock: the current time, in UTC.
 
     Raises:
-        TamperedStore, StoreBusy: see :class:`privacy.store.database.Database`.
+        TamperedStore, StoreBusy, StoreUnavailable: see :func:`privacy.store.database.open_database`.
         KeyRequestInvalid: the secret file is unusable.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
         *,
         signing_key: SigningKey,
         secret: Path,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._clock = clock
         self._secret = load_or_create_secret(
@@ -100,7 +102,7 @@ class KeyStore:
             remedy="replace it and all keys",
             error=KeyRequestInvalid,
         )
-        self._database = Database(path, signing_key, SCHEMA, empty=CHAIN.empty, exclusive=False)
+        self._database = open_database(place, signing_key, SCHEMA, empty=CHAIN.empty)
         self._noted: dict[str, datetime] = {}
         self._using = threading.Lock()
         self._closed = False

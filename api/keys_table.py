@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, case, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from privacy.store.chain import EventChain
 from privacy.store.schema import Schema
@@ -72,11 +72,11 @@ CHAIN = EventChain(
 SCHEMA = Schema(
     kind="keys",
     migrations=Path(__file__).parent / "migrations",
-    revision="0002",
+    revision="0003",
     head=CHAIN.head,
     faults=CHAIN.faults,
 )
-"""What the key store is, for :class:`privacy.store.database.Database`."""
+"""What the key store is, for :func:`privacy.store.database.open_database`."""
 
 
 def events_of(connection: Connection, key_id: str) -> Iterator[Event]:
@@ -86,12 +86,10 @@ def events_of(connection: Connection, key_id: str) -> Iterator[Event]:
 
 def note_use(connection: Connection, key_id: str, at: str) -> None:
     """Note that a key was used; the latest time stands."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     noted = insert(_uses).values(key_id=key_id, at=at)
-    connection.execute(
-        noted.on_conflict_do_update(
-            index_elements=["key_id"], set_={"at": func.max(_uses.c.at, noted.excluded.at)}
-        )
-    )
+    latest = case((noted.excluded.at > _uses.c.at, noted.excluded.at), else_=_uses.c.at)
+    connection.execute(noted.on_conflict_do_update(index_elements=["key_id"], set_={"at": latest}))
 
 
 def uses(connection: Connection) -> dict[str, str]:

@@ -5,7 +5,7 @@ key whose role has the operation ``metrics``.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -14,11 +14,15 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.registry import Collector
 
 from api.call import Call
+from api.metrics_shared import SharedFigures
+from api.tracing import Tracing
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -29,9 +33,11 @@ last item, and until an audit entry is durable (the lag of the log)."""
 
 
 class Metrics:
-    """The figures of one application, in a registry of its own."""
+    """The figures of one application, in a registry of its own; its stages are traced as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None, shared: SharedFigures | None = None) -> None:
+        self._tracing = tracing or Tracing()
+        self._shared = shared
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -57,6 +63,12 @@ class Metrics:
             "intramural_entities",
             "Personal data found, by entity type and by where it was found.",
             ["entity", "where"],
+            registry=self._registry,
+        )
+        self._guards = Counter(
+            "intramural_guards",
+            "Prompts in which a guard found something, by guard.",
+            ["guard"],
             registry=self._registry,
         )
         self._refusals = Counter(
@@ -89,7 +101,13 @@ class Metrics:
     def began(self, name: Stage) -> Callable[[], None]:
         """A stage begins; call what this gives when it ends."""
         at = time.monotonic()
-        return lambda: self._stages.labels(name).observe(time.monotonic() - at)
+        traced = self._tracing.began(name)
+
+        def ended() -> None:
+            self._stages.labels(name).observe(time.monotonic() - at)
+            traced()
+
+        return ended
 
     def answered(self, call: Call, status: int, seconds: float) -> None:
         """Count one request; ``status`` 0 means that the client left before an answer."""
@@ -99,10 +117,33 @@ class Metrics:
             self._refusals.labels(call.operation, call.outcome).inc()
         self._tokens.labels("prompt").inc(call.prompt_tokens)
         self._tokens.labels("completion").inc(call.completion_tokens)
+        for guard in call.guards:
+            self._guards.labels(guard).inc()
         for where, counts in (("request", call.entities), ("answer", call.answer_entities)):
             for entity, count in counts.items():
                 self._entities.labels(entity, where).inc(count)
 
+    def collect(self) -> Iterable[Metric]:
+        """The figures of this process."""
+        return self._registry.collect()
+
     def text(self) -> bytes:
-        """The exposition format of Prometheus."""
-        return generate_latest(self._registry)
+        """The exposition format of Prometheus; of all workers where there are several."""
+        if self._shared is None:
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        merged.register(_Given(list(self._shared.merged(self.collect()))))
+        return generate_latest(merged)
+
+
+class _Given(Collector):
+    """Families as they are."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

@@ -149,6 +149,8 @@ class Outgoing:
             found.append(_TLS_ONLY)
         if self._call.release:
             found.append((b"x-intramural-release", self._call.release.encode()))
+        if self._call.personal:
+            found.append((b"x-intramural-personal", self._call.personal.encode()))
         if self._call.audit_index is not None:
             found.append((b"x-intramural-audit-index", str(self._call.audit_index).encode()))
         found += [(name.encode(), value.encode()) for name, value in self.headers.items()]

@@ -4,9 +4,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from privacy.pii.detector import Detector
+from privacy.store.place import Place, Postgres
 
 Check = Callable[[], bool]
 _PROBE = "Write to nobody@example.org."
@@ -46,8 +46,9 @@ def detector_works(detector: Detector) -> bool:
     return any(span.entity == "EMAIL_ADDRESS" for span in detector.detect(_PROBE))
 
 
-def disk_has(folder: Path, mebibytes: int) -> bool:
-    """Whether so much is free where the audit log is written."""
+def disk_has(log: Place, mebibytes: int) -> bool:
+    """Whether so much is free where the audit log is written; a server's disk cannot be seen."""
+    folder = log.remembered.parent if isinstance(log, Postgres) else log.parent
     return shutil.disk_usage(folder).free >= mebibytes * 2**20
 
 

@@ -49,6 +49,7 @@ class Recorder:
             PrivacyError: it was not appended; the call must not be answered.
         """
         phase = "started" if call.stream and status == 200 else "answered"
+        call.ended = phase == "answered"
         call.audit_index = await self._append(call, phase, {"status": status})
 
     async def record_end(self, call: Call) -> None:
@@ -74,9 +75,11 @@ class Recorder:
                 "principal": call.principal,
                 "role": call.role,
                 "release": call.release,
+                "personal": call.personal,
                 "policy": self._policy_digest,
                 "digests": dict(call.digests) if call.retention == "digests" else {},
                 "entities": dict(call.entities),
+                "guards": list(call.guards),
                 "answer_entities": dict(call.answer_entities),
                 "prompt_tokens": call.prompt_tokens,
                 "completion_tokens": call.completion_tokens,

@@ -7,7 +7,15 @@ any other is refused by name, so no caller believes in an effect that there is n
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _NEUTRAL = "Not supported: leave it out, or at one of these values, which change nothing."
@@ -115,7 +123,10 @@ class Turn(TurnFields):
     """A turn of system, developer or user. ``developer`` is another word for ``system``."""
 
     # Those of assistant and tool are classes of their own; a role that is none gets all names.
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"],
+        WithJsonSchema({"type": "string", "enum": ["system", "developer", "user"]}),
+    ]
     content: Content
     tool_calls: Annotated[Any, Only([])] = None
     tool_call_id: Annotated[Any, Only()] = None

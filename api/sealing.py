@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 import secrets
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from api.clock import seconds_now
 from api.errors import ServiceError
 from privacy.canonical import canonical_json
 
@@ -37,7 +37,7 @@ class Sealer:
         clock: seconds since 1970.
     """
 
-    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, key: bytes, clock: Callable[[], float] = seconds_now) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._clock = clock
 

@@ -1,5 +1,6 @@
 """Runs an application with uvicorn, in a thread beside other work."""
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -17,6 +18,8 @@ from api.settings import ServiceSettings, TlsSettings
 
 _GRACE_SECONDS = 5
 """For what is left once the answers under way had their time: to record how they ended."""
+_FLUSH_SECONDS = 1
+"""For answers that were just made to be sent, before what is left is cancelled."""
 
 
 class ServerFailed(ServiceError):
@@ -45,6 +48,8 @@ def check_tls(tls: TlsSettings) -> None:
 class BackgroundServer:
     """``with BackgroundServer(app) as server``: serves on a free loopback port inside the block.
 
+    ``listener``: a socket from :func:`listen` in place of host and port, shared by several processes.
+
     Attributes:
         base_url: such as ``http://127.0.0.1:40123``; accepts requests once the block is entered.
     """
@@ -55,11 +60,10 @@ class BackgroundServer:
         host: str = "127.0.0.1",
         port: int = 0,
         settings: ServiceSettings | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        self._listener = _listen(host, port)
-        shown = f"[{host}]" if ":" in host else host
-        scheme = "https" if settings is not None and settings.tls.certificate else "http"
-        self.base_url = f"{scheme}://{shown}:{self._listener.getsockname()[1]}"
+        self._listener = listener or listen(host, port)
+        self.base_url = _url(self._listener, host, settings)
         self._server = _Announcing(_config(app, settings))
         services = getattr(app.state, "services", None)
         self._drain = services.drain if services is not None else Drain()
@@ -116,6 +120,12 @@ class _Announcing(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What was cancelled records how it ended; ending the loop would cancel it once more.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_GRACE_SECONDS)
+
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             super().run(sockets)
@@ -136,7 +146,7 @@ def _config(app: FastAPI, settings: ServiceSettings | None) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=_FLUSH_SECONDS,
         ws="none",
         http=bounded(settings),
         # By default uvicorn would believe whatever comes over the loopback interface.
@@ -149,7 +159,18 @@ def _config(app: FastAPI, settings: ServiceSettings | None) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _url(listener: socket.socket, host: str, settings: ServiceSettings | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings is not None and settings.tls.certificate else "http"
+    return f"{scheme}://{shown}:{listener.getsockname()[1]}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that may be served on; 0 takes a free port.
+
+    Raises:
+        ServerFailed: somebody else listens there.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -17,6 +17,7 @@ from api.errors import (
     unauthenticated,
     unavailable,
 )
+from api.guards import Guards
 from api.limits import Slots
 from api.metrics import Metrics
 from api.readiness import Readiness
@@ -30,6 +31,7 @@ from policies.grants import Caller, decide_caller
 from policies.model import Policy
 from privacy.ledger.history import Spend
 from privacy.pii.detector import Detector
+from privacy.release import personal_id
 
 Ledgers = Callable[[], Sequence[Spend]]
 """Reads what the departments have spent, newest state at every call; raises when it cannot."""
@@ -43,6 +45,7 @@ class Services:
     policy: Policy
     engine: Engine
     detector: Detector
+    guards: Guards
     recorder: Recorder
     releases: Releases
     ledgers: Ledgers
@@ -112,6 +115,19 @@ class Services:
             code="model_not_found",
             param="model",
         )
+
+    def answering(self, call: Call, model: str) -> str:
+        """What the engine is asked for, once the policy has allowed the model to this caller.
+
+        Where the caller's department has an adapter of its own for the release, the release with that
+        on top; callers of no other department can reach it, as its id is no name that anybody can
+        ask for.
+        """
+        release = self.releases.get(model)
+        if release is None or call.department not in release.personal:
+            return model
+        call.personal = call.department
+        return personal_id(model, call.department)
 
     def served(self) -> list[str]:
         """Ids of the models that may answer: verified releases, and base models if enabled."""

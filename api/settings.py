@@ -15,11 +15,13 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
 from api.engines.settings import EngineSettings, as_tuple
 from api.errors import ServiceError
+from privacy.store.place import Server
 
 PREFIX = "INTRAMURAL_SERVICE_"
 _MOST_BYTES = 1024 * 1024
@@ -32,6 +34,16 @@ def _network(value: str) -> str:
 
 def _path(value: object) -> object:
     return Path(value) if isinstance(value, str) and value else value
+
+
+def _database(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    Server.parse(value.get_secret_value())
+    if info.data.get("redis_url") is None and not info.data.get("separate_limits"):
+        raise ValueError(
+            "lets several replicas run, and each would count limits for itself: set redis_url, or "
+            "separate_limits = true where that is meant"
+        )
+    return value
 
 
 def _redis(value: SecretStr) -> SecretStr:
@@ -100,8 +112,12 @@ class ServiceSettings(BaseModel):
         trusted_proxies: networks whose ``X-Forwarded-For`` and ``-Proto`` are believed.
         redis_url: where replicas share rate limits; without it each process counts for itself.
         redis_seconds: time for an answer from there, then 503.
+        separate_limits: let several processes count limits each for itself, where they do not share
+            them; without it, they refuse to start.
+        database_url: PostgreSQL database of audit log, keys and promotions; else files are.
         drain_seconds: time for answers under way to end after SIGTERM.
         log_json: write the log as one JSON object a line.
+        tracing: send traces as the variables ``OTEL_…`` say; left out, where they name a collector.
         min_free_disk_mib: with less room for the audit log, the service is not ready.
         tls: certificates of the service and of its clients.
         engine: what answers, and where.
@@ -132,11 +148,28 @@ class ServiceSettings(BaseModel):
     ] = ()
     redis_url: Annotated[SecretStr, Field(strict=False), AfterValidator(_redis)] | None = None
     redis_seconds: Seconds = 1.0
+    separate_limits: bool = False
+    database_url: Annotated[SecretStr, Field(strict=False), AfterValidator(_database)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     log_json: bool = False
+    tracing: bool | None = None
     min_free_disk_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     tls: TlsSettings = TlsSettings()
     engine: EngineSettings = EngineSettings()
+
+    def check_workers(self, count: int) -> None:
+        """Whether so many processes may count the limits.
+
+        Raises:
+            SettingsInvalid: each would count for itself, and nobody said that this is meant.
+        """
+        if count > 1 and self.redis_url is None and not self.separate_limits:
+            fault = (
+                f"redis_url: is missing, so each of {count} workers would count rate limits for "
+                f"itself and let {count} times as much through; set it, or "
+                "separate_limits = true where that is meant"
+            )
+            raise SettingsInvalid([fault])
 
 
 class SettingsInvalid(ServiceError):

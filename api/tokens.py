@@ -15,6 +15,7 @@ from typing import Any
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
+from api.clock import seconds_now
 from api.errors import InvalidCredential, unavailable
 from api.jwks import Fetch, Jwks, KeysUnavailable
 from policies.access import IssuerPolicy
@@ -43,7 +44,7 @@ class TokenVerifier:
         policy: Policy,
         *,
         fetch: Fetch | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = seconds_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy

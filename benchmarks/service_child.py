@@ -1,4 +1,6 @@
-"""The process under load: the whole service over a mock engine, and beside it the engine alone.
+"""The process under load: the whole service over an engine, and beside it the engine alone.
+
+The engine is a mock, or the local one where a model's folder and a precision are given.
 
 Prints where both listen, and stops when its input ends.
 """
@@ -17,6 +19,7 @@ from fastapi.responses import StreamingResponse
 
 from api.app import create_app
 from api.engines.base import (
+    Engine,
     Finished,
     GenerationRequest,
     GenerationResult,
@@ -45,6 +48,7 @@ tokens_per_minute = 100000000
 max_tokens = 1000
 """
 FAST, PACED = "mock-fast", "mock-paced"
+LOCAL = "local"
 
 
 class MockEngine:
@@ -71,7 +75,7 @@ class MockEngine:
         yield Finished("length", Usage(prompt_tokens, request.max_tokens))
 
 
-def bare(engine: MockEngine) -> FastAPI:
+def bare(engine: Engine) -> FastAPI:
     """The engine behind HTTP and nothing else."""
     app = FastAPI()
 
@@ -106,13 +110,21 @@ def detector_of(kind: str) -> Detector:
     return detector_for(declared.pii, declared.entities_named())
 
 
-def main(folder: Path, kind: str, pace: float, slots: int) -> None:
+def local_engine(model: Path, dtype: str, slots: int) -> Engine:
+    """The engine in this process over a model's folder."""
+    import torch
+
+    from api.engines.transformers_local import TransformersEngine
+
+    return TransformersEngine(model, model_id=LOCAL, dtype=getattr(torch, dtype), batch=slots)
+
+
+def main(folder: Path, kind: str, engine: Engine, slots: int) -> None:
     """Serve until standard input ends; then say what the audit log holds."""
     key = SigningKey.generate()
     settings = ServiceSettings(
         serve_base_model=True, concurrent_generations=slots, waiting_generations=64
     )
-    engine = MockEngine(pace)
     with ExitStack() as stack:
         audit = stack.enter_context(AuditLog(folder / "audit.db", key, "benchmark/audit"))
         keys = KeyStore(folder / "keys.db", signing_key=key, secret=folder / "keys.secret")
@@ -154,4 +166,7 @@ def _audited(path: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        main(Path(scratch), sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+        detector, pace, places, *local = sys.argv[1:]
+        slots = int(places)
+        chosen = local_engine(Path(local[0]), local[1], slots) if local else MockEngine(float(pace))
+        main(Path(scratch), detector, chosen, slots)

@@ -10,14 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
 from client.errors import FrameInvalid
 from privacy.canonical import canonical_json, parse_canonical
 from privacy.errors import CanonicalError, ExchangeInvalid
-from privacy.exchange import Array, check_tensors
+from privacy.exchange import Array, read_tensors, write_tensors
 
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 30
@@ -40,13 +36,10 @@ def pack(frame: Frame) -> bytes:
         FrameInvalid: a part exceeds its bound, or a tensor is not finite float32.
     """
     header = canonical_json(frame.header)
-    body = b""
-    if frame.tensors:
-        _check(frame.tensors)
-        ordered = {
-            name: np.ascontiguousarray(frame.tensors[name]) for name in sorted(frame.tensors)
-        }
-        body = save(ordered)
+    try:
+        body = write_tensors(frame.tensors) if frame.tensors else b""
+    except ExchangeInvalid as error:
+        raise FrameInvalid(str(error)) from None
     _check_lengths(len(header), len(body))
     return _PREFIX.pack(_MAGIC, len(header), len(body)) + header + body
 
@@ -94,18 +87,9 @@ def unpack(data: bytes) -> Frame:
 
 def _tensors(body: bytes) -> dict[str, Array]:
     try:
-        tensors = load(body)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise FrameInvalid(f"the frame's body is no safetensors file: {error}") from None
-    _check(tensors)
-    return tensors
-
-
-def _check(tensors: Mapping[str, Array]) -> None:
-    try:
-        check_tensors(tensors)
+        return read_tensors(body)
     except ExchangeInvalid as error:
-        raise FrameInvalid(str(error)) from None
+        raise FrameInvalid(f"the frame's body: {error}") from None
 
 
 def _check_lengths(header: int, body: int) -> None:

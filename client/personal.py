@@ -16,6 +16,7 @@ import numpy as np
 
 from client.errors import FrameInvalid
 from client.frames import Frame, pack, unpack
+from privacy.composition import added
 from privacy.exchange import Array
 from privacy.files import write_atomic
 
@@ -43,11 +44,7 @@ class PersonalAdapters:
 
     def composed(self, run_id: str, shared: Mapping[str, Array]) -> dict[str, Array]:
         """The shared adapter with P added: what the next round trains, and what is served."""
-        personal = self.read(run_id)
-        return {
-            name: tensor + personal[name] if name in personal else tensor
-            for name, tensor in shared.items()
-        }
+        return added(shared, self.read(run_id))
 
     def keep(
         self, run_id: str, shared: Mapping[str, Array], trained: Mapping[str, Array]

@@ -179,10 +179,7 @@ def audit_run(
     level = 1 - (1 - confidence) / len(names)
     audits = tuple(_audit(workspace.node(name), name, folder, result, level) for name in names)
     for part in audits:
-        report = {"run_id": result.plan.run_id, **part.to_json()}
-        write_atomic(
-            workspace.node(part.name).canary_report(folder), canonical_json(report), mode=0o600
-        )
+        keep_report(workspace.node(part.name), folder, result.plan.run_id, part)
     return RunAudit(result.plan.run_id, folder, confidence, audits)
 
 
@@ -220,7 +217,10 @@ def find_run(workspace: Workspace, wanted: str) -> tuple[str, RunResult]:
         if state is not None:
             found.append((folder.name, state))
     if not found:
-        raise WorkspaceError(f"no run was ever begun in {workspace.root}")
+        raise WorkspaceError(
+            f"no run was ever begun in {workspace.root}. Of a run between machines, each department "
+            "audits its own part with `intramural node audit RELEASE`"
+        )
     found.sort(key=lambda item: item[1].at)
     chosen = [item for item in found if wanted in (LATEST, item[1].plan.run_id)]
     if not chosen:
@@ -249,13 +249,18 @@ def scores_of(
     ), canaries.included
 
 
-def _audit(
-    paths: NodePaths, name: str, folder: str, result: RunResult, level: float
+def audit_department(
+    name: str,
+    receipts: Sequence[Receipt],
+    scores: Sequence[float],
+    included: Sequence[bool],
+    level: float,
 ) -> DepartmentAudit:
-    key = VerifyKey.load(paths.public_key)
-    receipts = [r.verify(key) for r in result.receipts if r.receipt.department == name]
+    """Compare what a department's verified receipts of one run claim with what its canaries prove.
+
+    ``level``: confidence of this department's bound.
+    """
     last = receipts[-1]
-    scores, included = scores_of(paths, folder, result)
     both = any(included) and not all(included)
     return DepartmentAudit(
         name=name,
@@ -267,6 +272,20 @@ def _audit(
         auc=auc(scores, included) if both else None,
         tpr_at_1_percent_fpr=tpr_at_fpr(scores, included) if both else None,
     )
+
+
+def keep_report(paths: NodePaths, folder: str, run_id: str, part: DepartmentAudit) -> None:
+    """Keep a department's report in its own folder."""
+    report = {"run_id": run_id, **part.to_json()}
+    write_atomic(paths.canary_report(folder), canonical_json(report), mode=0o600)
+
+
+def _audit(
+    paths: NodePaths, name: str, folder: str, result: RunResult, level: float
+) -> DepartmentAudit:
+    key = VerifyKey.load(paths.public_key)
+    receipts = [r.verify(key) for r in result.receipts if r.receipt.department == name]
+    return audit_department(name, receipts, *scores_of(paths, folder, result), level)
 
 
 def _contributors(result: RunResult) -> list[str]:

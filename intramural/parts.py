@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from intramural.errors import WorkspaceError
+from intramural.stores import audit_place, keys_place
 from intramural.workspace import Workspace
 from privacy.files import load_or_create_secret
 from privacy.signing import SigningKey
+from privacy.store.place import Place
 
 if TYPE_CHECKING:
     from api.keys import KeyStore
@@ -78,21 +80,25 @@ def workspace_policy(workspace: Workspace) -> "Policy":
 def open_audit(workspace: Workspace, *, timeout: float = 10.0) -> "AuditLog":
     """The workspace's audit log, open for writing; made, with its keys, where there is none.
 
+    Several processes may have it open.
+
     Raises:
         TamperedStore: the log is not what its key signed.
-        StoreBusy: another process writes it and did not end within ``timeout`` seconds.
+        StoreBusy: another process kept it to itself for ``timeout`` seconds.
+        StoreUnavailable: its server cannot be reached.
         KeyUnusable: the key is damaged, or is missing although there is a log.
     """
     from privacy.audit.log import AuditLog
 
-    key = store_key(workspace.audit, workspace.audit_key)
+    place = audit_place(workspace)
+    key = store_key(place, workspace.audit_key)
     if not workspace.audit_public_key.exists():
         key.verify_key.save(workspace.audit_public_key)
-    return AuditLog(workspace.audit, key, AUDIT_ORIGIN, timeout=timeout)
+    return AuditLog(place, key, AUDIT_ORIGIN, timeout=timeout)
 
 
-def store_key(store: Path, key: Path) -> SigningKey:
-    """The key that signs a store's seal; made, with the store's folder, where there is no store.
+def store_key(store: Place, key: Path) -> SigningKey:
+    """The key that signs a store's heads; made, with its folder, where there is no store.
 
     A key is never made anew beside a store that another one signed.
 
@@ -103,7 +109,7 @@ def store_key(store: Path, key: Path) -> SigningKey:
 
     if store_exists(store):
         return SigningKey.load(key)
-    store.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return SigningKey.load_or_create(key)
 
 
@@ -112,28 +118,23 @@ def service_key(workspace: Workspace) -> Path:
     return workspace.service / "signing.key"
 
 
-def keys_path(workspace: Workspace) -> Path:
-    """The database of the service's API keys."""
-    return workspace.service / "keys.db"
-
-
 def open_keys(workspace: Workspace) -> "KeyStore":
     """The service's API keys; made where there are none. Several processes may have them open.
 
     Raises:
-        TamperedStore, StoreBusy: the database cannot be used.
+        TamperedStore, StoreBusy, StoreUnavailable: the database cannot be used.
         KeyUnusable, KeyRequestInvalid: its signing key or its secret is unusable or missing.
     """
     from api.keys import KeyStore
     from privacy.store.reading import store_exists
 
-    path, secret = keys_path(workspace), workspace.service / "keys.secret"
-    if store_exists(path) and not secret.exists():
+    place, secret = keys_place(workspace), workspace.service / "keys.secret"
+    if store_exists(place) and not secret.exists():
         raise WorkspaceError(
-            f"{secret} is missing, so none of the keys in {path.name} can be checked; "
+            f"{secret} is missing, so none of the keys in {place.name} can be checked; "
             "restore it, or remove the folder and create all keys anew"
         )
-    return KeyStore(path, signing_key=store_key(path, service_key(workspace)), secret=secret)
+    return KeyStore(place, signing_key=store_key(place, service_key(workspace)), secret=secret)
 
 
 def pii_models(*, home: Path | None = None) -> "PiiModels":

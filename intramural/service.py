@@ -20,6 +20,7 @@ from intramural.parts import (
     pii_models,
     workspace_policy,
 )
+from intramural.personal import with_personal
 from intramural.serving import Backend, following, open_backend, promoted
 from intramural.workspace import Workspace
 from policies.model import Policy
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from api.channels import Channel
     from api.engines.base import Engine
     from api.keys import KeyStore
+    from api.metrics_shared import SharedFigures
     from api.settings import ServiceSettings
     from privacy.audit.log import AuditLog
     from privacy.pii.detector import Detector
@@ -49,6 +51,8 @@ __all__ = [
 ]
 
 LATEST = "latest"
+_OPENING_SECONDS = 60.0
+"""Another process that opens the log after a crash checks all of it first."""
 Progress = Callable[[str], None]
 """Called with what is being opened now."""
 Models = Callable[[Policy, VerifiedRelease], "tuple[Detector, Engine]"]
@@ -78,6 +82,7 @@ def open_service(
     settings: "ServiceSettings | None" = None,
     wrap_engine: "Callable[[Engine], Engine] | None" = None,
     open_models: "Models | None" = None,
+    figures: "SharedFigures | None" = None,
     progress: Progress = lambda step: None,
 ) -> Iterator[Service]:
     """The service over a workspace.
@@ -91,12 +96,13 @@ def open_service(
         settings: bounds of the process.
         wrap_engine: puts something between the application and the engine.
         open_models: opens detector and engine; by default those of the policy and the release.
+        figures: of the other workers of this service, if there are any.
         progress: told what is being opened.
 
     Raises:
         WorkspaceError: there is no policy or no such release.
         PolicyError: the policy cannot be used.
-        ReleaseInvalid: the release does not verify.
+        ReleaseInvalid, PersonalInvalid: the release, or an adapter on top of it, does not verify.
         PrivacyError, ServiceError: keys, audit log or engine cannot be opened.
         AssetError, PiiError: the models are missing, changed or unusable.
     """
@@ -105,6 +111,7 @@ def open_service(
     from api.engines.switching import SwitchingEngine
     from api.releases import Releases
     from api.settings import ServiceSettings
+    from api.tracing_export import open_tracing
 
     settings = settings or ServiceSettings()
     progress("policy")
@@ -112,14 +119,19 @@ def open_service(
     progress("release")
     pinned = release != LATEST
     standing = None if pinned else promoted(workspace, settings.alias)
-    chosen = find_release(workspace, standing or release, trusted)
+
+    def find(name: str) -> VerifiedRelease:
+        return with_personal(workspace, find_release(workspace, name, trusted))
+
+    chosen = find(standing or release)
     releases = Releases([chosen], alias=settings.alias)
     with ExitStack() as stack:
+        tracing = stack.enter_context(open_tracing(settings.tracing))
         progress("keys")
         keys = open_keys(workspace)
         stack.callback(keys.close)
         progress("audit log")
-        audit = stack.enter_context(open_audit(workspace))
+        audit = stack.enter_context(open_audit(workspace, timeout=_OPENING_SECONDS))
         if open_models is None:
             progress("detector")
             detector = detector_for(policy.pii, policy.entities_named())
@@ -140,15 +152,20 @@ def open_service(
                     audit.append(AuditEntry.now("policy", "service", _released(policy, channel)))
                     recorded[name] = channel
 
+        def found(name: str) -> VerifiedRelease:
+            return _noted(find(name), audit)
+
         checks = {}
-        if not pinned:
+        if pinned:
+            _noted(chosen, audit)
+        else:
             checks["promotions"] = stack.enter_context(
                 following(
                     workspace,
                     switching,
                     releases,
                     default={settings.alias: Channel(settings.alias, chosen.id)},
-                    find=lambda name: find_release(workspace, name, trusted),
+                    find=found,
                     told=told,
                 )
             )
@@ -163,10 +180,27 @@ def open_service(
             releases=releases,
             ledgers=lambda: read_spends(workspace, policy, list(releases.values())),
             checks=checks,
+            tracing=tracing,
+            figures=figures,
         )
+        if figures is not None:
+            figures.start(app.state.services.metrics.collect)
+            stack.callback(figures.close)
         facts = {"step": "serving", "policy": policy.digest, "release": chosen.id}
         audit.append(AuditEntry.now("policy", "service", facts))
         yield Service(app, policy, chosen, engine, detector, audit, keys)
+
+
+def _noted(release: VerifiedRelease, audit: "AuditLog") -> VerifiedRelease:
+    """Put on record whose own adapters are on top of a release, before it answers anybody."""
+    if release.personal:
+        facts = {
+            "step": "personal",
+            "release": release.id,
+            "departments": sorted(release.personal),
+        }
+        audit.append(AuditEntry.now("policy", "service", facts))
+    return release
 
 
 def _released(policy: Policy, channel: "Channel") -> dict[str, Any]:

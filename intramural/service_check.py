@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from intramural.errors import IntramuralError
+from intramural.stores import keys_place, settings_file
 from intramural.workspace import Workspace
 from policies.errors import PolicyError
 from policies.model import Policy
 from privacy.errors import PrivacyError
 from privacy.signing import VerifyKey
-
-SETTINGS_FILE: Final = "service.toml"
+from privacy.store.place import Postgres
 
 
 @dataclass(frozen=True)
@@ -28,26 +27,19 @@ class ServiceFault:
     message: str
 
 
-def settings_file(workspace: Workspace, named: Path | None) -> Path | None:
-    """The file of the service's settings: the one named, else the workspace's if it is there."""
-    if named is not None:
-        return named
-    own = workspace.root / SETTINGS_FILE
-    return own if own.exists() else None
-
-
 def check_service(
     workspace: Workspace,
     *,
-    config: Path | None = None,
     release: str = "latest",
     trusted: VerifyKey | None = None,
+    workers: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> list[ServiceFault]:
     """All faults, in the order in which a start would meet them."""
     from api.errors import ServiceError
     from api.settings import ServiceSettings, SettingsInvalid, load_settings
-    from intramural.parts import keys_path, workspace_policy
+    from intramural.parts import workspace_policy
+    from intramural.personal import with_personal
     from intramural.service import find_release
     from privacy.store.reading import store_exists
 
@@ -66,11 +58,17 @@ def check_service(
 
     settings: ServiceSettings | None = None
     with noting("settings"):
-        settings = load_settings(settings_file(workspace, config), environment)
+        settings = load_settings(settings_file(workspace), environment)
+        settings.check_workers(workers)
         with noting("settings.tls"):
             from api.server import check_tls
 
             check_tls(settings.tls)
+        with noting("settings.tracing"):
+            from api.tracing_export import open_tracing
+
+            with open_tracing(settings.tracing):
+                pass
         if settings.redis_url is not None:
             with noting("settings.redis_url"):
                 from api.limits_redis import RedisRates
@@ -78,6 +76,10 @@ def check_service(
                 RedisRates.connect(settings.redis_url.get_secret_value(), settings.redis_seconds)
     with noting("policy"):
         policy = workspace_policy(workspace)
+        with noting("policy.guards"):
+            from api.guards import Guards
+
+            Guards(policy.guards)
         if settings is not None:
             with noting("settings.tls"):
                 _check_certificates(policy, settings.tls.client_ca is not None)
@@ -86,11 +88,16 @@ def check_service(
                 with noting(f"policy.access.issuers.{name}.jwks"):
                     _check_jwks(Path(issuer.jwks))
     with noting("release"):
-        find_release(workspace, release, trusted)
-    path = keys_path(workspace)
-    if store_exists(path):
-        with noting("keys"):
-            _check_keys(workspace)
+        with_personal(workspace, find_release(workspace, release, trusted))
+    if settings is not None:
+        place = keys_place(workspace)
+        with noting("settings.database_url" if isinstance(place, Postgres) else "keys"):
+            if isinstance(place, Postgres):
+                from privacy.store.postgres import server_engine
+
+                server_engine(place).dispose()  # connects to nobody
+            elif store_exists(place):
+                _check_keys(workspace)
     return faults
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intramural.parts import service_key, store_key
+from intramural.stores import channels_place
 from intramural.workspace import Workspace
 from privacy.release import VerifiedRelease
 
@@ -33,23 +34,18 @@ class Backend:
     beside: "Engine | None" = None
 
 
-def channels_path(workspace: Workspace) -> Path:
-    """The database of promotions."""
-    return workspace.service / "channels.db"
-
-
 @contextmanager
 def open_channels(workspace: Workspace) -> "Iterator[ChannelStore]":
     """The workspace's promotions; made where there are none. Several processes may have them open.
 
     Raises:
-        TamperedStore, StoreBusy: the database cannot be used.
+        TamperedStore, StoreBusy, StoreUnavailable: the database cannot be used.
         KeyUnusable: its signing key is unusable or missing.
     """
     from api.channels_table import ChannelStore
 
-    path = channels_path(workspace)
-    with closing(ChannelStore(path, store_key(path, service_key(workspace)))) as store:
+    place = channels_place(workspace)
+    with closing(ChannelStore(place, store_key(place, service_key(workspace)))) as store:
         yield store
 
 
@@ -57,8 +53,7 @@ def promoted(workspace: Workspace, alias: str) -> str | None:
     """The stable release under the alias, or ``None`` where nothing was promoted yet."""
     from privacy.store.reading import store_exists
 
-    path = channels_path(workspace)
-    if not store_exists(path):
+    if not store_exists(channels_place(workspace)):
         return None
     with open_channels(workspace) as store:
         channel = store.channels().get(alias)
@@ -77,7 +72,9 @@ def open_backend(settings: "EngineSettings", model: Callable[[], Path]) -> Itera
         EngineError: no server can be asked.
     """
     if settings.upstream is None:
-        local = settings.local
+        from api.engines.weights import SharedWeights
+
+        local, weights = settings.local, SharedWeights()
 
         def open_local(release: VerifiedRelease) -> "Engine":
             import torch
@@ -89,7 +86,7 @@ def open_backend(settings: "EngineSettings", model: Callable[[], Path]) -> Itera
             if release.adapter_config.get("task_type") == "SEQ_CLS":
                 from api.engines.encoder_local import TransformersEncoder
 
-                return TransformersEncoder(model(), release)
+                return TransformersEncoder(model(), release, weights=weights)
             return TransformersEngine(
                 model(),
                 release,
@@ -97,15 +94,24 @@ def open_backend(settings: "EngineSettings", model: Callable[[], Path]) -> Itera
                 device=local.device,
                 batch=local.batch,
                 batch_tokens=local.batch_tokens,
+                merge=local.adapters == "merged",
+                weights=weights,
             )
 
         yield Backend(open_local)
         return
     from api.engines.upstream import UpstreamEngine
+    from api.errors import EngineError
 
     upstream, there = UpstreamEngine(settings.upstream), settings.upstream
 
     def open_there(release: VerifiedRelease) -> "Engine":
+        if release.personal:
+            raise EngineError(
+                f"{release.id} has personal adapters of {', '.join(sorted(release.personal))}, and "
+                "they are put on top of a release in this process only: serve with the local "
+                "engine, or take them out of the workspace's folder `personal`"
+            )
         upstream.load(release.id, there.path_of(release.path))
         return upstream
 

@@ -14,11 +14,9 @@ from itertools import count
 from pathlib import Path
 
 from client.app import make_client_app
-from client.encoding import encode_records
 from client.errors import RowFault, list_faults
 from client.gate import RunGate
 from client.records import DataSource
-from client.rows import label_completion, label_prompt
 from intramural.auditing import (
     DepartmentAudit,
     RunAudit,
@@ -27,15 +25,16 @@ from intramural.auditing import (
     refuse_refuted,
     score_run,
 )
+from intramural.errors import WorkspaceInUse
 from intramural.node import (
     Encoded,
     Scrubbed,
     encode_department,
     open_agent,
-    read_public,
     scrub_department,
 )
 from intramural.parts import detector_for, open_audit, read_policy
+from intramural.public_records import EVALUATION_LIMIT, public_set
 from intramural.workspace import Workspace
 from policies.model import Policy
 from policies.node import NodeLimits
@@ -50,6 +49,7 @@ from privacy.manifest import RunManifest, SignedManifest
 from privacy.pii.detector import Detector
 from privacy.release import VerifiedRelease
 from privacy.signing import SigningKey
+from privacy.store.lock import FileLock
 from server.enrolment import EnrolledNode, Enrolment
 from server.errors import PlanInvalid
 from server.evaluate import EvaluationResult, PublicSet, evaluate
@@ -59,7 +59,6 @@ from server.local_grid import LocalGrid, Phase
 from server.publish import HUB, BaseModel, audited, publish_run
 from server.rounds import RunPlan, RunStore
 
-EVALUATION_LIMIT = 200
 ACCOUNT = "workspace"
 """The run account of a simulation: it signs the manifests that the workspace's nodes follow."""
 
@@ -193,6 +192,7 @@ def simulate(options: SimulationOptions, display: Display | None = None) -> Simu
         display.planned(plan)
         config = plan.adapter_config()
         enrolment = Enrolment(nodes)
+        stack.enter_context(_alone(workspace))
         audit = stack.enter_context(open_audit(workspace))
         grid = LocalGrid(
             make_client_app(lambda context: agents[context.node_id]),
@@ -252,6 +252,21 @@ def _check_departments(policy: Policy, options: SimulationOptions) -> None:
             f"the policy has no department {', '.join(unknown)}; it names {known}: correct --data "
             "or add the department to the policy"
         )
+
+
+def _alone(workspace: Workspace) -> FileLock:
+    """Held while a federation runs in the workspace; the system releases it at any death.
+
+    Raises:
+        WorkspaceInUse: another one runs there.
+    """
+    lock = FileLock(workspace.checkpoints.parent / "simulation.lock")
+    if not lock.try_exclusive():
+        lock.close()
+        raise WorkspaceInUse(
+            f"another simulation runs in {workspace.root}; let it end, or choose another folder"
+        )
+    return lock
 
 
 def _refuse_refuted(checked: RunAudit, audit: AuditLog, policy: Policy) -> None:
@@ -365,26 +380,11 @@ def _public_set(
 ) -> PublicSet | None:
     if options.evaluation is None:
         return None
-    public = read_public(options.evaluation, options.evaluation_limit)
-    examples, unfit = encode_records(
-        public.records,
-        trainer.tokenizer,
-        policy.training.max_tokens,
-        file=str(options.evaluation.path),
-    )
-    for line in list_faults((*public.faults, *unfit)):
+    limit, max_tokens = options.evaluation_limit, policy.training.max_tokens
+    public, faults = public_set(options.evaluation, limit, max_tokens, trainer)
+    for line in list_faults(faults):
         display.stage(f"public record skipped: {line}")
-    skipped = {fault.line for fault in unfit}
-    labelled = [r for r in public.records if r.kind == "label" and r.line not in skipped]
-    labels = sorted({r.completion for r in labelled})
-    if len(labels) < 2:
-        return PublicSet(examples=examples)
-    return PublicSet(
-        prompts=[label_prompt(r.prompt) for r in labelled],
-        answers=[labels.index(r.completion) for r in labelled],
-        candidates=[label_completion(label) for label in labels],
-        examples=examples,
-    )
+    return public
 
 
 def _announce(

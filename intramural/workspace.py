@@ -19,6 +19,7 @@
         signing.key                 signs releases
         account.key                 signs the manifests of runs
       releases/<id>/                signed releases, and release-key.pub beside them
+      personal/<id>/                adapters of single departments on top of a release
       audit/                        audit.db (+ .seal), audit.key, audit.pub
       service/                      API keys (keys.db), their HMAC secret
 
@@ -76,9 +77,13 @@ class NodePaths:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths under one root; creates nothing."""
+    """Paths under one root; creates nothing.
+
+    ``settings``: the file of the service's settings, where it is not the root's ``service.toml``.
+    """
 
     root: Path
+    settings: Path | None = None
 
     def policy(self) -> Path | None:
         """The policy file of the workspace, or ``None`` where there is none yet."""
@@ -112,6 +117,10 @@ class Workspace:
     @property
     def releases(self) -> Path:
         return self.root / "releases"
+
+    def personal(self, release: str) -> Path:
+        """Folder of the departments' own adapters for a release; ``<department>.personal``."""
+        return self.root / "personal" / release
 
     @property
     def audit(self) -> Path:

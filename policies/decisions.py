@@ -152,14 +152,22 @@ def decide_call(
 
 
 def action_for(
-    policy: Policy, entity: str, direction: Direction = "prompt", role: str | None = None
+    policy: Policy,
+    entity: str,
+    direction: Direction = "prompt",
+    role: str | None = None,
+    release: str | None = None,
 ) -> Action:
     """What happens to an entity of this type in this direction, for holders of this role.
+
+    What is above the sensitivity that `release` may meet is blocked, whatever the rules say.
 
     Rules that name the entity come before defaults, and among both: the role's for this direction,
     the role's, those of the direction, the section's. A role that the policy does not name has no
     rules of its own; training has no role.
     """
+    if release is not None and policy.sensitivity.above(release, (entity,)):
+        return "block"
     pii = policy.pii
     sources = []
     if (own := policy.roles.get(role or "")) is not None and direction != "training":

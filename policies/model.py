@@ -26,6 +26,7 @@ from pydantic import (
 
 from policies.access import AccessPolicy, PrincipalName, PrincipalPolicy, access_faults
 from policies.errors import Fault, PolicyError, UnknownDepartment, UnknownRole
+from policies.guards import GuardsPolicy
 from policies.limits import Budget as Budget
 from policies.limits import Delta, Epsilon, Number
 from policies.limits import rounded_down as rounded_down
@@ -38,6 +39,7 @@ from policies.roles import Name, with_default_roles
 from policies.roles import Operation as Operation
 from policies.roles import RolePolicy as RolePolicy
 from policies.section import Distinct, Phrase, Section
+from policies.sensitivity import SensitivityPolicy
 
 Unit = Literal["record", "subject"]
 Clipping = Literal["flat", "automatic", "adaptive"]
@@ -165,6 +167,8 @@ class PolicyDocument(Section):
     departments: Annotated[Mapping[Name, DepartmentPolicy], Field(min_length=1)]
     training: TrainingPolicy = TrainingPolicy()
     pii: PiiPolicy = PiiPolicy()
+    guards: GuardsPolicy = GuardsPolicy()
+    sensitivity: SensitivityPolicy = SensitivityPolicy()
     roles: Annotated[Mapping[Name, RolePolicy], BeforeValidator(with_default_roles)] = Field(
         default_factory=lambda: dict(DEFAULT_ROLES)
     )
@@ -221,10 +225,11 @@ class PolicyDocument(Section):
     def entities_named(self) -> dict[str, str]:
         """Every kind of personal data that the policy names, with the key that does.
 
-        As :meth:`PiiPolicy.named`, and the rules of the roles.
+        As :meth:`PiiPolicy.named`, the rules of the roles, and the levels of sensitivity.
         """
         roles = {key: value for key, value in self.pii_tables().items() if key.startswith("roles.")}
-        return {entity: key for key, entity in reversed(keys_of(roles).items())} | self.pii.named()
+        of_roles = {entity: key for key, entity in reversed(keys_of(roles).items())}
+        return self.sensitivity.named() | of_roles | self.pii.named()
 
     def examples_per_unit(self) -> int:
         """How many examples of a sampled unit may enter a step."""

@@ -62,10 +62,12 @@ def modules(adapter: Adapter) -> list[str]:
     return sorted(found)
 
 
-def serve_together(shared: Adapter, personal: Adapter) -> Adapter:
-    """The adapter that a department serves: the shared one, and its own personal one on top.
+def added(shared: Adapter, personal: Adapter) -> dict[str, npt.NDArray[np.float32]]:
+    """The shared adapter with a personal one on top, of the same rank.
 
-    Both are for the same alpha / rank. The ranks add, so serve the result with the sum of the ranks
-    and of the alphas; the scale stays.
+    Both have the same frozen A and ``personal`` names none, so (B + P) A = B A + P A.
     """
-    return concatenate([(shared, 1.0), (personal, 1.0)])
+    return {
+        name: tensor + personal[name] if name in personal else tensor
+        for name, tensor in shared.items()
+    }

@@ -11,8 +11,10 @@
     ├── ReceiptInvalid            a receipt is malformed or does not verify
     ├── ExchangeInvalid           a message between hub and node is malformed
     ├── ReleaseInvalid            a release is incomplete, extended or changed
+    ├── PersonalInvalid           a department's own adapter is changed, or fits another release
     ├── StoreError                a database file cannot be used
     │   ├── StoreBusy             another process held it for too long
+    │   ├── StoreUnavailable      its database server cannot be reached
     │   └── TamperedStore         its content is not what was sealed, signed or chained
     ├── EmpiricalError            see privacy.empirical.errors
     ├── LedgerError               a reservation, commit or void that the ledger refuses
@@ -61,12 +63,20 @@ class ReleaseInvalid(PrivacyError):
     """A release is incomplete, extended or changed."""
 
 
+class PersonalInvalid(PrivacyError):
+    """A department's own adapter is changed, of somebody else, or fits another release."""
+
+
 class StoreError(PrivacyError):
     """A database file cannot be used."""
 
 
 class StoreBusy(StoreError):
     """Another process held the store for longer than we wait."""
+
+
+class StoreUnavailable(StoreError):
+    """The store's database server cannot be reached, or broke off; a write may have been made."""
 
 
 class TamperedStore(StoreError):

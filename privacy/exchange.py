@@ -185,6 +185,37 @@ def check_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> None:
             raise ExchangeInvalid(f"tensor {name!r} holds values that are not finite")
 
 
+def write_tensors(tensors: Mapping[str, Array]) -> bytes:
+    """A safetensors file; equal tensors give equal bytes, whatever their order.
+
+    Raises:
+        ExchangeInvalid: see :func:`check_tensors`.
+    """
+    from safetensors.numpy import save
+
+    check_tensors(tensors)
+    # A strided view would be written as the memory behind it.
+    data: bytes = save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)})
+    return data
+
+
+def read_tensors(data: bytes) -> dict[str, Array]:
+    """The tensors of a safetensors file, which can hold no code.
+
+    Raises:
+        ExchangeInvalid: it is none, or see :func:`check_tensors`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors: dict[str, Array] = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ExchangeInvalid(f"no safetensors file: {error}") from None
+    check_tensors(tensors)
+    return tensors
+
+
 def adapter_digest(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 over a set of tensors: names, dtypes, shapes and little-endian bytes, sorted by name.
 

@@ -33,6 +33,7 @@ Code = Literal[
     "certificate_expired",
     "certificate_invalid",
     "not_enrolled",
+    "too_many_attempts",
     "unavailable",
 ]
 Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
@@ -55,11 +56,13 @@ class JoinRefused(PrivacyError):
 
     Attributes:
         code: for programs, one of :data:`Code`.
+        retry_after: seconds after which another attempt makes sense, where that is known.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.code: Code = code
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.canonical import canonical_json, parse_canonical
+from privacy.composition import added
 from privacy.crashpoints import reached
 from privacy.errors import (
     CanonicalError,
@@ -33,7 +34,7 @@ from privacy.errors import (
     ReleaseInvalid,
     SignatureInvalid,
 )
-from privacy.exchange import adapter_digest, check_tensors
+from privacy.exchange import adapter_digest, read_tensors, write_tensors
 from privacy.files import sync_directory, sync_file
 from privacy.receipts import Receipt, SignedReceipt
 from privacy.signing import SigningKey, VerifyKey, decode_base64
@@ -60,6 +61,8 @@ class VerifiedRelease:
         receipts: the departments' receipts, verified against the keys in the manifest.
         adapter_config: PEFT's configuration.
         key_id: who signed.
+        personal: tensors that departments add to those of the release, by department; put there by
+            :mod:`privacy.personal`, which verified them.
     """
 
     id: str
@@ -69,6 +72,9 @@ class VerifiedRelease:
     adapter_config: dict[str, Any]
     key_id: str
     _adapter: bytes
+    personal: Mapping[str, Mapping[str, npt.NDArray[np.float32]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def privacy(self) -> dict[str, Any]:
@@ -88,21 +94,33 @@ class VerifiedRelease:
         metrics: dict[str, Any] = self.manifest["metrics"]
         return metrics
 
+    def of(self, department: str) -> "VerifiedRelease":
+        """What answers a department that has an adapter of its own: this release with it on top.
+
+        It has an id of its own, ``<release>+<department>``, under which nothing is ever published.
+
+        Raises:
+            ReleaseInvalid: see :meth:`tensors`.
+        """
+        tensors = added(self.tensors(), self.personal[department])
+        name = personal_id(self.id, department)
+        return replace(self, id=name, _adapter=write_tensors(tensors), personal={})
+
     def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
         """The adapter's tensors by PEFT name.
 
         Raises:
             ReleaseInvalid: the signed file is no safetensors file of float32.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
-            tensors: dict[str, npt.NDArray[np.float32]] = load(self._adapter)
-            check_tensors(tensors)
-        except (SafetensorError, ExchangeInvalid, ValueError, KeyError) as error:
+            return read_tensors(self._adapter)
+        except ExchangeInvalid as error:
             raise ReleaseInvalid(f"{self.id}: {ADAPTER}: {error}") from None
-        return tensors
+
+
+def personal_id(release: str, department: str) -> str:
+    """The id of a release with a department's own adapter on top."""
+    return f"{release}+{department}"
 
 
 Release = VerifiedRelease
@@ -145,9 +163,8 @@ def publish(
         verified, {name: own.public_text() for name, own in department_keys.items()}
     )
     try:
-        check_tensors(tensors)
         content = {
-            ADAPTER: _safetensors(tensors),
+            ADAPTER: write_tensors(tensors),
             CONFIG: canonical_json(dict(adapter_config)) + b"\n",
             CARD: model_card(statement, privacy, metrics).encode(),
             RECEIPTS: "".join(receipt.to_json() + "\n" for receipt in receipts).encode(),
@@ -250,14 +267,6 @@ def _verified_receipts(
         seen.add((name, receipt.round))
         verified.append(receipt)
     return verified
-
-
-def _safetensors(tensors: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
-    from safetensors.numpy import save
-
-    # A strided view would be written as the memory behind it.
-    data: bytes = save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)})
-    return data
 
 
 def _refuse_paths(value: Any, where: str = "") -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from privacy.dp.adapter_config import Adapter, AdapterConfig
 from privacy.dp.encode import Example
+from privacy.dp.errors import DpError
 from server.errors import EvaluationInvalid
 
 Z95 = 1.959963984540054
@@ -160,6 +161,28 @@ class PublicSet:
                 )
         if not self.prompts and not self.examples:
             raise EvaluationInvalid("an evaluation needs at least one prompt or example")
+
+    def to_json(self) -> dict[str, Any]:
+        """The set as a JSON object."""
+        return {
+            "prompts": list(self.prompts),
+            "answers": list(self.answers),
+            "candidates": list(self.candidates),
+            "examples": [[list(e.input_ids), e.completion_start] for e in self.examples],
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "PublicSet":
+        """Read :meth:`to_json`'s object.
+
+        Raises:
+            EvaluationInvalid: it is none.
+        """
+        try:
+            examples = [Example(tuple(ids), start) for ids, start in value["examples"]]
+            return cls(value["prompts"], value["answers"], value["candidates"], examples)
+        except (KeyError, TypeError, ValueError, DpError) as error:
+            raise EvaluationInvalid(f"no set of public records: {error}") from None
 
 
 def evaluate(

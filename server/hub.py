@@ -10,11 +10,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from flwr.app import UserConfig
 from flwr.serverapp import Grid
@@ -32,10 +32,11 @@ from server.accounts import AccountBook
 from server.audit_socket import RemoteAudit, Sink
 from server.enrolment import Enrolment
 from server.errors import EnrolmentInvalid, HubError, PlanInvalid, RoundFailed
+from server.evaluate import evaluate
 from server.events import Event
 from server.federation import run_federation
 from server.publish import BaseModel, audited, publish_run
-from server.rounds import RunPlan
+from server.rounds import RunPlan, RunResult
 from server.runs import RunFolder, trusted_keys
 
 _log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def _run(grid: Grid, settings: HubSettings, run: RunFolder) -> Release:
             result,
             base_model=BaseModel(trainer.name, trainer.adapter_config_json(config)),
             enrolment=enrolment,
-            metrics={},
+            metrics=_metrics(run, result, trainer),
             out_dir=settings.output_dir,
             key=key,
             code_digest=code_digest(),
@@ -179,6 +180,27 @@ def _run(grid: Grid, settings: HubSettings, run: RunFolder) -> Release:
     with run.keep() as kept:
         kept["release"] = release.id
     return release
+
+
+def _metrics(run: RunFolder, result: RunResult, trainer: LoraTrainer) -> Mapping[str, Any]:
+    """What public records say about the run's adapter; empty where there are none.
+
+    Raises:
+        EvaluationInvalid: the records are damaged, or a loss is not finite.
+    """
+    kept, public = run.metrics(), run.public()
+    if kept is not None or public is None:
+        return kept or {}
+    evaluation = evaluate(
+        trainer,
+        public,
+        config=result.plan.adapter_config(),
+        max_tokens=result.plan.max_tokens,
+        after=result.adapter,
+    )
+    # A crash before: evaluated once more. A crash after: the same figures, and so the same release.
+    run.keep_metrics(evaluation.to_json())
+    return evaluation.to_json()
 
 
 def cohort(enrolment: Enrolment, manifest: RunManifest) -> Enrolment:

@@ -38,6 +38,7 @@ STATUS: Final = {
     "certificate_expired": 503,
     "certificate_invalid": 503,
     "not_enrolled": 403,
+    "too_many_attempts": 429,
     "unavailable": 503,
 }
 """HTTP status of each code."""
@@ -139,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         desk = self.server.desk
-        steps: dict[str, Callable[[bytes], bytes]] = {
+        steps: dict[str, Callable[[bytes, str], bytes]] = {
             f"{PATH}/join": desk.join,
             f"{PATH}/report": desk.report,
         }
@@ -152,23 +153,25 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._step(step, self.rfile.read(int(length)))
 
-    def _step(self, step: Callable[[bytes], bytes], body: bytes) -> None:
+    def _step(self, step: Callable[[bytes, str], bytes], body: bytes) -> None:
         try:
-            self._answer(200, step(body), "application/json")
+            self._answer(200, step(body, self.client_address[0]), "application/json")
         except JoinRefused as error:
-            self._refuse(STATUS[error.code], error.code, str(error))
+            self._refuse(STATUS[error.code], error.code, str(error), error.retry_after)
         except (HubError, PrivacyError) as error:
             _log.error("joining failed: %s", error)
             self._refuse(503, "unavailable", "the hub cannot answer now; its own log says why")
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         # What is left unread would be taken for the next request.
         self.close_connection = True
         body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        self._answer(status, body, "application/json")
+        self._answer(status, body, "application/json", retry_after)
 
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
+    def _answer(self, status: int, body: bytes, kind: str, retry_after: int | None = None) -> None:
         self.send_response(status)
+        if retry_after is not None:
+            self.send_header("Retry-After", str(retry_after))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")

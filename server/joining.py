@@ -3,6 +3,7 @@
 :class:`JoinDesk` decides and knows no sockets; :mod:`server.join_service` speaks HTTPS for it.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from server.audit_socket import Sink
 from server.errors import HubError
 from server.flower_control import flower_pem
 from server.members import Member, Members
+from server.refusals import Refusals
 
 
 class NodeRegistry(Protocol):
@@ -61,7 +63,8 @@ class HubFacts:
 class JoinDesk:
     """Enrols departments. ``facts`` is asked anew each time, so changes reach the nodes.
 
-    ``is_online`` answers for a Flower node id; None where that is not known.
+    ``is_online`` answers for a Flower node id; None where that is not known. Refusals beyond what
+    ``refusals`` allows are all ``too_many_attempts``; whoever is let in is let in whatever others try.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class JoinDesk:
         *,
         is_online: Callable[[int], bool | None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        refusals: Refusals | None = None,
     ) -> None:
         self._members = members
         self._key = key
@@ -82,18 +86,24 @@ class JoinDesk:
         self._audit = audit
         self._is_online = is_online
         self._clock = clock
+        self._refusals = refusals or Refusals(audit)
         # One at a time: two nodes with one token, or one name, must not both get in.
         self._lock = threading.Lock()
 
-    def join(self, body: bytes) -> bytes:
+    def close(self) -> None:
+        """Put on record what was refused and not told yet."""
+        self._refusals.close()
+
+    def join(self, body: bytes, address: str = "") -> bytes:
         """Enrol the node that signed ``body`` (a :class:`JoinRequest`); the sealed bundle.
 
         The same node may ask again with the same token, as after a lost answer, and gets an answer.
+        ``address``: where it asks from.
 
         Raises:
             JoinRefused: by its code.
         """
-        with self._lock, _Audited(self._audit, "join") as audited:
+        with self._lock, self._audited("join", address) as audited:
             request, signer = unseal(JoinRequest, body)
             audited.actor = request.department
             audited.facts |= {"key": signer.key_id, "code_digest": request.code_digest}
@@ -110,7 +120,7 @@ class JoinDesk:
             self._members.use(token)
             return self._bundle(known, facts, with_policy=True)
 
-    def report(self, body: bytes) -> bytes:
+    def report(self, body: bytes, address: str = "") -> bytes:
         """Note what an enrolled node reports (a :class:`NodeReport`); the sealed bundle.
 
         Raises:
@@ -119,7 +129,7 @@ class JoinDesk:
         report, signer = unseal(NodeReport, body)
         member = self._members.read().get(report.department)
         if member is None or VerifyKey.parse(member.receipt_key) != signer:
-            with _Audited(self._audit, "report") as audited:
+            with self._audited("report", address) as audited:
                 audited.actor = report.department
                 audited.facts |= {"key": signer.key_id}
                 raise JoinRefused(
@@ -129,7 +139,7 @@ class JoinDesk:
                 )
         check_clock(report.clock, self._clock())
         if report.leaving:
-            with self._lock, _Audited(self._audit, "leave") as audited:
+            with self._lock, self._audited("leave", address) as audited:
                 audited.actor = report.department
                 self._unregister(self._members.remove(report.department))
             return self._bundle(member, self._facts())
@@ -153,6 +163,9 @@ class JoinDesk:
                 if node_id != member.node_id:
                     self._members.note(member.department, node_id=node_id)
             self._members.write_enrolment()
+
+    def _audited(self, step: str, address: str) -> "_Audited":
+        return _Audited(self._audit, step, lambda code: self._refusals.wait(address, code))
 
     def _known(
         self, request: JoinRequest, signer: VerifyKey, token: EnrolmentToken
@@ -270,11 +283,15 @@ class JoinDesk:
 
 
 class _Audited:
-    """One audit entry for what happens inside: ``<step>ed``-or-refused, before the answer leaves."""
+    """One audit entry for what happens inside: ``<step>ed``-or-refused, before the answer leaves.
 
-    def __init__(self, audit: Sink, step: str) -> None:
+    ``wait`` counts a refusal; above 0 it gets no entry of its own, and the caller is told to wait.
+    """
+
+    def __init__(self, audit: Sink, step: str, wait: Callable[[str], float]) -> None:
         self._audit = audit
         self._step = step
+        self._wait = wait
         self.actor = "unknown"
         self.facts: dict[str, object] = {}
 
@@ -284,6 +301,12 @@ class _Audited:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and not isinstance(error, JoinRefused):
             return
+        if error is not None and (wait := math.ceil(self._wait(error.code))):
+            raise JoinRefused(
+                "too_many_attempts",
+                f"too many attempts from there were refused within a minute; try again in {wait} s",
+                retry_after=wait,
+            ) from None
         outcome = (
             {"outcome": "done"} if error is None else {"outcome": "refused", "code": error.code}
         )

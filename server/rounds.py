@@ -4,10 +4,8 @@ Both are public. The module knows neither Flower nor models.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +28,7 @@ from privacy.files import write_atomic
 from privacy.joining import now_text
 from privacy.manifest import RunManifest, RunTerms
 from privacy.receipts import SignedReceipt
+from privacy.store.lock import FileLock
 from server.aggregation.optimisers import Moments
 from server.errors import CheckpointUnusable, PlanInvalid
 from server.events import NodeDeclined
@@ -205,21 +204,17 @@ class RunStore:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = FileLock(self.folder / _LOCK, mode=0o600)
         except OSError as error:
             raise CheckpointUnusable(
                 f"the checkpoint folder {self.folder} cannot be used: {error.strerror}"
             ) from None
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with lock:
+            if not lock.try_exclusive():
                 raise CheckpointUnusable(
                     f"another run is using the checkpoint folder {self.folder}"
-                ) from None
+                )
             yield
-        finally:
-            os.close(descriptor)
 
     def begin(self, plan: RunPlan, initial_adapter: Mapping[str, Array]) -> RunState:
         """The stored run to go on with, or a new one, stored before its first round.

@@ -6,6 +6,8 @@
       manifest.json            the signed manifest; its digest is the run's id
       policy.toml | .yaml      the policy file as it was when the run was started
       local.json               where the hub has the base model
+      public.json              public records to evaluate on, if any
+      metrics.json             what they gave, before the release is published
       checkpoint/              resumable state, replaced after each round
       progress.json            the round under way, written by the process that runs it
       keeper.json              what is wanted of the run, and what became of it
@@ -13,9 +15,7 @@
 Everybody who reads the manifest verifies it first, so that a changed folder starts nothing.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +29,10 @@ from privacy.files import write_atomic
 from privacy.joining import now_text
 from privacy.manifest import RunManifest, SignedManifest
 from privacy.signing import VerifyKey
+from privacy.store.lock import FileLock
 from server.accounts import AccountBook
-from server.errors import HubError
+from server.errors import EvaluationInvalid, HubError
+from server.evaluate import PublicSet
 from server.events import (
     Event,
     NodeDeclined,
@@ -98,14 +100,23 @@ class RunFolder:
         self._manifest = self.root / "manifest.json"
         self._local = self.root / "local.json"
         self._progress = self.root / "progress.json"
+        self._public = self.root / "public.json"
+        self._metrics = self.root / "metrics.json"
         self._lock = self.root / "run.lock"
         self._keeper = StateFile(self.root / "keeper.json")
 
     @classmethod
     def create(
-        cls, runs: Path, signed: SignedManifest, policy: Path, base_model: Path
+        cls,
+        runs: Path,
+        signed: SignedManifest,
+        policy: Path,
+        base_model: Path,
+        public: PublicSet | None = None,
     ) -> "RunFolder":
         """Store a new run under ``runs``; the keeper finds it once ``keeper.json`` is there.
+
+        ``public``: what its adapter is to be evaluated on.
 
         Raises:
             PolicyError: the policy file cannot be used.
@@ -116,6 +127,8 @@ class RunFolder:
         write_atomic(kept, policy.read_bytes(), mode=0o600)
         local = json.dumps({"base_model": str(base_model)}).encode()
         write_atomic(run._local, local, mode=0o600)
+        if public is not None:
+            write_atomic(run._public, json.dumps(public.to_json()).encode(), mode=0o600)
         write_atomic(run._manifest, signed.to_json().encode(), mode=0o600)
         return run
 
@@ -159,6 +172,31 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             raise RunUnknown(f"{self._local} is missing or damaged; start a new run") from None
 
+    def public(self) -> PublicSet | None:
+        """What the run's adapter is to be evaluated on, if anything.
+
+        Raises:
+            EvaluationInvalid: the file is damaged.
+        """
+        try:
+            return PublicSet.from_json(json.loads(self._public.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise EvaluationInvalid(f"{self._public} is damaged: {error}") from None
+
+    def metrics(self) -> dict[str, Any] | None:
+        """What the evaluation gave; None before it, or where there is none."""
+        try:
+            value = json.loads(self._metrics.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def keep_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Store what the evaluation gave: durable once this returns."""
+        write_atomic(self._metrics, json.dumps(metrics).encode(), mode=0o600)
+
     @property
     def exists(self) -> bool:
         """Whether a run was stored completely."""
@@ -195,15 +233,10 @@ class RunFolder:
         """
         if not self._manifest.exists():
             self.signed()
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunInUse(f"another process works on run {self.run_id}; stop it") from None
+        with FileLock(self._lock, mode=0o600) as lock:
+            if not lock.try_exclusive():
+                raise RunInUse(f"another process works on run {self.run_id}; stop it")
             yield
-        finally:
-            os.close(descriptor)
 
     @property
     def in_work(self) -> bool:

@@ -2,7 +2,8 @@
 
 The open build of Flower lets everybody who reaches its control port start runs. Here a bearer token
 of a hub account is asked, every start is on record before it happens, and so is every caller who is
-turned away at any of Flower's three interfaces.
+turned away at any of Flower's three interfaces. A request that was lost on its way to a node is given
+again (:mod:`server.redelivery`).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.server.superlink.linkstate import SqlLinkState
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -25,6 +27,7 @@ from privacy.audit.entries import AuditEntry
 from privacy.errors import AuditError
 from server.accounts import Account, AccountBook
 from server.audit_socket import RemoteAudit, Sink
+from server.redelivery import redelivering
 
 _log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
@@ -167,12 +170,13 @@ def main() -> None:
     """Run ``flower-superlink`` with the arguments of this process."""
     accounts = AccountBook(Path(os.environ[ACCOUNTS_VARIABLE]))
     audit = RemoteAudit.from_environment()
-    # Flower has no setting for an own plugin or middleware; these two names are looked up at the
-    # call. The exact version is pinned, and a test fails where either is gone.
+    # Flower has no setting for an own plugin, middleware or store; these names are looked up at the
+    # call. The exact version is pinned, and a test fails where one is gone.
     command = import_module("flwr.superlink.cli.flower_superlink")
     application = import_module("flwr.superlink.main")
     if not hasattr(command, "load_control_authn_plugin") or not hasattr(application, "create_app"):
         sys.exit("this version of Flower cannot be given accounts; install flwr==1.41.0")
+    SqlLinkState.get_message_ins = redelivering(SqlLinkState.get_message_ins)  # type: ignore[method-assign]
     create = application.create_app
     command.load_control_authn_plugin = lambda: AccountTokens(accounts)  # type: ignore[attr-defined]
     application.create_app = lambda *given: Watched(create(*given), accounts, audit)  # type: ignore[attr-defined]

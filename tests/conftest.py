@@ -1,8 +1,28 @@
 """Fixtures shared by all rooms: a tiny random Llama that is made here, so unit tests need no network."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import postgres_kit
+
+_PLACES = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_kit.Cluster]:
+    """A PostgreSQL server of this session; skips where none is installed."""
+    with postgres_kit.running() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> postgres_kit.Places:
+    """Places for stores, in either database: what holds in one must hold in the other."""
+    cluster = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    return postgres_kit.Places(tmp_path, cluster, f"t{next(_PLACES)}")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Reading the documentation: its pages, fenced blocks, code spans and tables."""
 
 import re
+import shlex
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,16 @@ def blocks(language: str) -> list[Any]:
         for number, (kind, body) in enumerate(FENCE.findall(read(page)))
         if kind == language
     ]
+
+
+def shell_commands(text: str) -> Iterator[list[str]]:
+    """The words of each command of a shell block, without the variables before it."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words.pop(0)
+        if words:
+            yield words
 
 
 def table_rows(page: str, heading: str) -> list[list[str]]:

@@ -2,14 +2,24 @@
 
 import ast
 import re
-import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import click
 import pytest
-from docs_kit import FENCE, PAGES, ROOMS, ROOT, blocks, each_page, prose, read, spans
+from docs_kit import (
+    FENCE,
+    PAGES,
+    ROOMS,
+    ROOT,
+    blocks,
+    each_page,
+    prose,
+    read,
+    shell_commands,
+    spans,
+)
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -84,15 +94,6 @@ def check_command(words: list[str]) -> None:
         option = word.partition("=")[0]
         if re.fullmatch(r"--[a-z][a-z-]*", option):
             assert option in known, f"`intramural {' '.join(words)}` has no option {option}"
-
-
-def shell_commands(text: str) -> Iterator[list[str]]:
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-            words.pop(0)
-        if words:
-            yield words
 
 
 def named_commands(page: Path) -> Iterator[list[str]]:

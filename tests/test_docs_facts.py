@@ -22,6 +22,8 @@ SECTIONS = (
     "departments",
     "training",
     "pii",
+    "guards",
+    "sensitivity",
     "roles",
     "access",
     "principals",
@@ -59,7 +61,9 @@ def key_fields() -> dict[str, tuple[FieldInfo, bool]]:
             if sections:
                 walk(sections[0], f"{key}.<name>." if table else f"{key}.")
             else:
-                free = "<VALUE>" if name == "roles" else "<ENTITY>"
+                free = {"roles": "<VALUE>", "releases": "<PATTERN>", "own": "<NAME>"}.get(
+                    name, "<ENTITY>"
+                )
                 found[f"{key}.{free}" if table else key] = (info, table)
 
     walk(PolicyDocument, "")

@@ -2,8 +2,9 @@
 
 Decoding reads all weights for each pass, so a pass for eight answers costs little more than one for
 one. Answers join and leave between any two passes (iteration-level scheduling: Yu et al. 2022,
-Orca, OSDI, section 4.1). A prompt is read by itself, exactly as it would be alone; its keys and
-values then stand beside the others', padded on the left to one length, the padding masked.
+Orca, OSDI, section 4.1). A prompt is read by itself, exactly as it would be alone, and once, however
+many answers it is to have; its keys and values then stand beside the others', padded on the left to
+one length, the padding masked.
 
 Sums of a pass for several answers may round otherwise than those of a pass for one. In float32 the
 scores stay within 1e-4 of each other, so a greedy answer differs only where two tokens are that
@@ -12,9 +13,11 @@ close; in bfloat16 the bound is the format's own, some 1e-2.
 Knows no tokenizer and no request: a row tells what to do with its scores.
 """
 
+import copy
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +54,15 @@ class Row(Protocol):
         ...
 
 
+class _Waiting:
+    """Rows that wait for room, all of one prompt, and what reading the prompt gave."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = deque(rows)
+        self.prompt = rows[0].prompt
+        self.read: tuple[Any, torch.Tensor] | None = None
+
+
 class Batcher:
     """Args:
     model: a causal language model of transformers, in evaluation mode.
@@ -66,17 +78,20 @@ class Batcher:
         self._most_rows = rows if plain else 1
         self._most_tokens = tokens
         self._lock = threading.Lock()
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._running = False
         self._rows: list[Row] = []
         self._cache: Any = None
         self._mask = torch.empty(0, 0, dtype=torch.long)
         self._next = torch.empty(0, 1, dtype=torch.long)
 
-    def submit(self, row: Row) -> None:
-        """Decode a row as soon as there is room; those that came before it go first."""
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Decode rows of one prompt as soon as there is room; those that came before go first.
+
+        Where there is not room for all, some begin and the others follow; the prompt is read once.
+        """
         with self._lock:
-            self._waiting.append(row)
+            self._waiting.append(_Waiting(rows))
             if self._running:
                 return
             self._running = True
@@ -86,43 +101,82 @@ class Batcher:
     def _work(self) -> None:
         with torch.inference_mode():
             while True:
-                row = self._admitted()
-                if row is None and not self._rows:
+                waiting, rows = self._admitted()
+                if waiting is None and not self._rows:
                     return
                 try:
-                    if row is not None:
-                        self._join(row)
+                    if waiting is not None:
+                        self._join(waiting, rows)
                     if self._rows:
                         self._step()
                 except Exception as error:
-                    # The text of a foreign exception may quote its input; its type may not.
-                    kind = type(error).__name__
-                    _log.error("generation failed: %s", kind)
-                    failed = [*self._rows, *([row] if row and row not in self._rows else [])]
+                    failed = [*self._rows, *rows]
                     self._rows, self._cache = [], None
                     for each in failed:
-                        each.ended(EngineError(f"the generation failed ({kind})"))
+                        each.ended(_failure(error))
 
-    def _admitted(self) -> Row | None:
-        """The next row, if there is room for it; one at each pass, so that others go on too."""
+    def _admitted(self) -> tuple[_Waiting | None, list[Row]]:
+        """The next rows for which there is room, of one prompt, so that others go on too."""
         with self._lock:
-            left = [row for row in self._waiting if row.cancelled()]
-            for row in left:
-                self._waiting.remove(row)
-                row.ended(None)
+            self._forget_cancelled()
             if not self._waiting:
                 self._running = bool(self._rows)
-                return None
-            row = self._waiting[0]
-            rows = len(self._rows) + 1
-            longest = max(each.most for each in (*self._rows, row))
-            if rows > 1 and (rows > self._most_rows or rows * longest > self._most_tokens):
-                return None
-            return self._waiting.popleft()
+                return None, []
+            first = self._waiting[0]
+            rows: list[Row] = []
+            while first.rows and self._has_room([*self._rows, *rows, first.rows[0]]):
+                rows.append(first.rows.popleft())
+            if not rows:
+                return None, []
+            if not first.rows:
+                self._waiting.popleft()
+            return first, rows
 
-    def _join(self, row: Row) -> None:
-        """Read a prompt, and put the row beside the others."""
-        ids = row.prompt.to(self._device)
+    def _forget_cancelled(self) -> None:
+        for waiting in list(self._waiting):
+            for row in [row for row in waiting.rows if row.cancelled()]:
+                waiting.rows.remove(row)
+                row.ended(None)
+            if not waiting.rows:
+                self._waiting.remove(waiting)
+
+    def _has_room(self, rows: Sequence[Row]) -> bool:
+        longest = max(row.most for row in rows)
+        fits = len(rows) <= self._most_rows and len(rows) * longest <= self._most_tokens
+        return fits or len(rows) == 1
+
+    def _join(self, waiting: _Waiting, rows: list[Row]) -> None:
+        """Put rows of one prompt beside the others, each with its first token; empties the list."""
+        if waiting.read is None:
+            waiting.read = self._read(waiting.prompt)
+        new, scores = waiting.read
+        chosen = [(row, self._choose(row, scores)) for row in rows]
+        rows.clear()
+        joining = [row for row, token in chosen if token is not None]
+        if not joining:
+            return
+        # From here on a failure is one of all rows.
+        others, self._rows = len(self._rows), [*self._rows, *joining]
+        if waiting.rows:
+            new = copy.deepcopy(new)  # those that follow begin with it too
+        if len(joining) > 1:
+            new.batch_repeat_interleave(len(joining))
+        mask = torch.ones_like(waiting.prompt, device=self._device).expand(len(joining), -1)
+        tokens = [[token] for _, token in chosen if token is not None]
+        following = torch.tensor(tokens, device=self._device)
+        if not others:
+            self._cache, self._mask, self._next = new, mask, following
+            return
+        width = max(self._mask.shape[1], mask.shape[1])
+        for here, there in zip(self._cache.layers, new.layers, strict=True):
+            here.keys = torch.cat([_widened(here.keys, width), _widened(there.keys, width)])
+            here.values = torch.cat([_widened(here.values, width), _widened(there.values, width)])
+        self._mask = torch.cat([_padded(self._mask, width), _padded(mask, width)])
+        self._next = torch.cat([self._next, following])
+
+    def _read(self, prompt: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """One pass over a prompt: its cache, and the scores of what follows."""
+        ids = prompt.to(self._device)
         cache = DynamicCache(config=self._model.config)
         out = self._model(
             input_ids=ids,
@@ -131,20 +185,7 @@ class Batcher:
             use_cache=True,
             logits_to_keep=1,
         )
-        token = self._choose(row, out.logits[0, -1])
-        if token is None:
-            return
-        mask, following = torch.ones_like(ids), torch.tensor([[token]], device=self._device)
-        if not self._rows:
-            self._cache, self._mask, self._next = out.past_key_values, mask, following
-        else:
-            width = max(self._mask.shape[1], mask.shape[1])
-            for here, new in zip(self._cache.layers, out.past_key_values.layers, strict=True):
-                here.keys = torch.cat([_widened(here.keys, width), _widened(new.keys, width)])
-                here.values = torch.cat([_widened(here.values, width), _widened(new.values, width)])
-            self._mask = torch.cat([_padded(self._mask, width), _padded(mask, width)])
-            self._next = torch.cat([self._next, following])
-        self._rows.append(row)
+        return out.past_key_values, out.logits[0, -1].float().cpu()
 
     def _step(self) -> None:
         """One token of every row."""
@@ -171,9 +212,9 @@ class Batcher:
 
     def _choose(self, row: Row, scores: torch.Tensor) -> int | None:
         try:
-            token = row.choose(scores.float().cpu())
-        except EngineError as error:
-            row.ended(error)
+            token = row.choose(scores)
+        except Exception as error:
+            row.ended(error if isinstance(error, EngineError) else _failure(error))
             return None
         if token is None:
             row.ended(None)
@@ -201,6 +242,13 @@ class Batcher:
         for layer in self._cache.layers:
             layer.keys = layer.keys[places, :, first:].contiguous()
             layer.values = layer.values[places, :, first:].contiguous()
+
+
+def _failure(error: Exception) -> EngineError:
+    # The text of a foreign exception may quote its input; its type may not.
+    kind = type(error).__name__
+    _log.error("generation failed: %s", kind)
+    return EngineError(f"the generation failed ({kind})")
 
 
 def _widened(states: torch.Tensor, width: int) -> torch.Tensor:

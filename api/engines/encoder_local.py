@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from api.engines.base import (
     Classes,
@@ -20,7 +20,9 @@ from api.engines.base import (
     Vectors,
 )
 from api.engines.releases import id_of, with_adapter
+from api.engines.weights import SharedWeights
 from api.errors import ContextTooLong, EngineError, UnknownModel
+from privacy.base_model import load_classifier
 from privacy.errors import ReleaseInvalid
 from privacy.release import VerifiedRelease
 
@@ -37,6 +39,7 @@ class TransformersEncoder:
         base_model: folder of the model with its tokenizer; nothing is ever downloaded.
         release: the verified release whose adapter is merged; ``None`` serves the base model.
         model_id: the id it is served under; the release's by default.
+        weights: those of the engines with which this one shares what is equal.
 
     Raises:
         EngineError: the model or the adapter cannot be loaded, or do not belong together.
@@ -48,6 +51,7 @@ class TransformersEncoder:
         release: VerifiedRelease | None = None,
         *,
         model_id: str | None = None,
+        weights: SharedWeights | None = None,
     ) -> None:
         self._model_id = id_of(release, model_id)
         self._lock = threading.Lock()
@@ -59,6 +63,8 @@ class TransformersEncoder:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ReleaseInvalid) as error:
             raise EngineError(f"{self._model_id} cannot be loaded: {error}") from error
         self._model = model.eval()
+        if weights is not None:
+            weights.share(self._model)
         self.context_length = int(model.config.max_position_embeddings)
 
     def _loaded(self, base_model: Path, release: VerifiedRelease | None) -> Any:
@@ -72,12 +78,7 @@ class TransformersEncoder:
         self._fresh: frozenset[str] = frozenset()
         if not self._has_head:
             return AutoModel.from_pretrained(base_model, **options)
-        if labels is not None:
-            options["num_labels"] = labels
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            base_model, output_loading_info=True, **options
-        )
-        self._fresh = frozenset(told["missing_keys"])
+        model, self._fresh = load_classifier(str(base_model), labels, **options)
         # As in training: a new linear head reads the mean of the states, see LoraTrainer.
         head = getattr(model, "classifier", None)
         self._pools = "classifier.weight" in self._fresh and type(head) is torch.nn.Linear

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from api.engines.base import Item
 from privacy.closing import Closing
@@ -41,7 +42,9 @@ class Held(Iterator[Item], Closing):
         try:
             close = getattr(self._items, "close", None)
             if close is not None:
-                close()
+                # A thread that waits for the next item ends once what it waits for is let go.
+                with suppress(ValueError):  # generator already executing
+                    close()
         finally:
             self._let_go()
 

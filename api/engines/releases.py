@@ -1,4 +1,4 @@
-"""A verified release as a model: its id, and its adapter in the weights of a base model."""
+"""A verified release as a model: its id, and its adapter in or beside the weights of a base model."""
 
 from collections.abc import Collection
 from typing import Any
@@ -24,8 +24,10 @@ def id_of(release: VerifiedRelease | None, model_id: str | None) -> str:
     return release.id
 
 
-def with_adapter(model: Any, release: VerifiedRelease, fresh: Collection[str] = ()) -> Any:
-    """``model`` with the release's adapter added to its weights.
+def with_adapter(
+    model: Any, release: VerifiedRelease, fresh: Collection[str] = (), *, merge: bool = True
+) -> Any:
+    """``model`` with the release's adapter added to its weights, or computed beside them.
 
     Everything comes from the bytes that were verified, not from the folder they were read from.
 
@@ -50,4 +52,4 @@ def with_adapter(model: Any, release: VerifiedRelease, fresh: Collection[str] = 
             f"{release.id}: {len(missing)} tensors of the adapter are missing "
             f"and {len(loaded.unexpected_keys)} are unknown to the model"
         )
-    return peft_model.merge_and_unload(safe_merge=True)
+    return peft_model.merge_and_unload(safe_merge=True) if merge else peft_model.get_base_model()

@@ -2,10 +2,18 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -40,8 +48,12 @@ class LocalSettings(BaseModel):
         batch: answers that are decoded together.
         batch_tokens: bound of the tokens that one batch may come to, prompts and answers with
             padding; it bounds the memory of the key-value cache.
-        dtype: of the weights while serving.
+        dtype: of the weights while serving; ``int8``, on CPUs, is for linear layers, and costs
+            some quality.
         device: a torch device, such as ``cpu`` or ``cuda``.
+        adapters: ``merged`` adds a release's adapter to the weights, so that an answer costs what
+            the base model costs; ``apart`` computes it beside them, so that every further release
+            takes the memory of its adapter only.
         threads: of torch; 0 leaves torch's choice.
     """
 
@@ -49,9 +61,16 @@ class LocalSettings(BaseModel):
 
     batch: Annotated[int, Field(ge=1, le=512)] = 8
     batch_tokens: Annotated[int, Field(ge=256, le=2**24)] = 16_384
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,2})?)$")] = "cpu"
+    adapters: Literal["merged", "apart"] = "merged"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+    @model_validator(mode="after")
+    def _eight_bits_on_cpus(self) -> Self:
+        if self.dtype == "int8" and self.device != "cpu":
+            raise ValueError(f"dtype int8 is for device cpu, not {self.device}: set bfloat16")
+        return self
 
 
 class UpstreamSettings(BaseModel):

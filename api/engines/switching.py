@@ -1,4 +1,8 @@
-"""Releases that come and go while the service runs. Each answer ends on the release it began with."""
+"""Releases that come and go while the service runs. Each answer ends on the release it began with.
+
+A release comes and goes together with the departments' own adapters on top of it. Each of them is an
+engine of its own, so nothing is ever shared between answers of two departments.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +18,22 @@ from api.engines.base import (
 )
 from api.engines.held import Held
 from api.engines.together import encoder
-from api.errors import UnknownModel
-from privacy.release import VerifiedRelease
+from api.errors import EngineError, UnknownModel
+from privacy.release import VerifiedRelease, personal_id
 
 Open = Callable[[VerifiedRelease], Engine]
-"""An engine that serves this release under its id; raises EngineError. May take long."""
+"""An engine that serves this release, or one for a department (:meth:`VerifiedRelease.of`), under its
+id; raises EngineError. May take long."""
 Close = Callable[[str, Engine], None]
 """Lets go of the engine of a release that nobody asks any more."""
 
 
 class _Loaded:
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    """``engines``: by model id; that of the release itself, which alone can be asked by name, first."""
+
+    def __init__(self, shared: str, engines: dict[str, Engine]) -> None:
+        self.engine = engines[shared]
+        self.engines = engines
         self.answers = 0
         self.leaving = False
 
@@ -55,14 +63,26 @@ class SwitchingEngine:
         Raises:
             EngineError: it cannot be served.
         """
+        own = {personal_id(release.id, name): name for name in sorted(release.personal)}
+        wanted = {release.id: "", **own}
         with self._lock:
             there = self._loaded.get(release.id)
-            if there is not None:
+            if there is not None and there.engines.keys() == wanted.keys():
                 there.leaving = False
                 return
-        engine = self._open(release)
+        if there is not None:
+            raise EngineError(
+                f"{release.id} is served with other personal adapters now; start the service anew"
+            )
+        engines: dict[str, Engine] = {}
+        try:
+            for name, department in wanted.items():
+                engines[name] = self._open(release.of(department) if department else release)
+        except BaseException:
+            self._close_all(engines)
+            raise
         with self._lock:
-            self._loaded[release.id] = _Loaded(engine)
+            self._loaded[release.id] = _Loaded(release.id, engines)
 
     def unload(self, release: str) -> None:
         """Begin nothing more on a release; it goes when its last answer has ended."""
@@ -117,11 +137,12 @@ class SwitchingEngine:
             let_go()
 
     def _hold(self, model: str) -> tuple[Engine, Callable[[], None]]:
+        release = model.partition("+")[0]
         with self._lock:
-            there = self._loaded.get(model)
-            if there is not None and not there.leaving:
+            there = self._loaded.get(release)
+            if there is not None and not there.leaving and model in there.engines:
                 there.answers += 1
-                return there.engine, lambda: self._let_go(model, there)
+                return there.engines[model], lambda: self._let_go(release, there)
         if self._beside is not None:
             return self._beside, lambda: None
         raise UnknownModel("this release is not served now")
@@ -136,4 +157,8 @@ class SwitchingEngine:
             if not there.leaving or there.answers or self._loaded.get(release) is not there:
                 return
             del self._loaded[release]
-        self._close(release, there.engine)
+        self._close_all(there.engines)
+
+    def _close_all(self, engines: dict[str, Engine]) -> None:
+        for name, engine in engines.items():
+            self._close(name, engine)

@@ -1,15 +1,16 @@
 """An engine in this process: a causal language model run by transformers.
 
 A verified release's adapter is merged into the base model when the engine is built, so an answer
-costs what the base model costs. Answers of several callers are decoded together, see
-:mod:`api.engines.batching`; all of one engine are of one release. Knows neither HTTP nor personal
-data.
+costs what the base model costs; or it stays apart, so that several releases hold one base model.
+Answers of several callers are decoded together, see :mod:`api.engines.batching`; all of one engine
+are of one release. Knows neither HTTP nor personal data.
 """
 
 import queue
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from api.engines.base import (
 )
 from api.engines.batching import Batcher
 from api.engines.guide import Guide, Likelihoods, Told, Vocabulary, grammar_for
+from api.engines.int8 import quantise
 from api.engines.json_grammar import Symbol
 from api.engines.releases import id_of, with_adapter
 from api.engines.sampling import Sampler
 from api.engines.stop import StopFilter
 from api.engines.tool_calls import ToolCallReader, described, for_template, told
+from api.engines.weights import SharedWeights
 from api.errors import ContextTooLong, EngineError, UnknownModel
 from privacy.errors import ReleaseInvalid
 from privacy.release import VerifiedRelease
@@ -47,12 +50,15 @@ class TransformersEngine:
 
     Args:
         base_model: folder of the base model with its tokenizer; nothing is ever downloaded.
-        release: the verified release whose adapter is merged; ``None`` serves the base model.
+        release: the verified release whose adapter is served; ``None`` serves the base model.
         model_id: the id it is served under; the release's by default.
-        dtype: of the weights while serving; merging is done in float32.
+        dtype: of the weights while serving; merging is done in float32. ``torch.int8``, on CPUs
+            alone, is for the linear layers, see :mod:`api.engines.int8`; the rest stays float32.
         device: where it runs.
         batch: answers that are decoded together.
         batch_tokens: bound of a batch's tokens, see :class:`api.engines.batching.Batcher`.
+        merge: add the adapter to the weights; else it is computed beside them.
+        weights: those of the engines with which this one shares what is equal.
 
     Raises:
         EngineError: the model or the adapter cannot be loaded, they do not belong together, or
@@ -69,6 +75,8 @@ class TransformersEngine:
         device: str = "cpu",
         batch: int = 8,
         batch_tokens: int = 16_384,
+        merge: bool = True,
+        weights: SharedWeights | None = None,
     ) -> None:
         self._model_id = id_of(release, model_id)
         try:
@@ -77,10 +85,15 @@ class TransformersEngine:
                 base_model, local_files_only=True, dtype=torch.float32
             )
             if release is not None:
-                model = with_adapter(model, release)
+                model = with_adapter(model, release, merge=merge)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ReleaseInvalid) as error:
             raise EngineError(f"{self._model_id} cannot be loaded: {error}") from error
-        self._model = model.to(device=device, dtype=dtype).eval()
+        whole = torch.float32 if dtype is torch.int8 else dtype
+        self._model = model.to(device=device, dtype=whole).eval()
+        if dtype is torch.int8:
+            quantise(self._model)
+        if weights is not None:
+            weights.share(self._model)
         self._batcher = Batcher(self._model, rows=batch, tokens=batch_tokens)
         self.context_length = int(self._model.config.max_position_embeddings)
         self._eos = _eos_tokens(self._model, self._tokenizer)
@@ -97,7 +110,7 @@ class TransformersEngine:
     def stream(self, request: GenerationRequest) -> Iterator[Item]:
         """See :meth:`api.engines.base.Engine.stream`. Input is checked before this returns.
 
-        Several answers are made one after the other, the second of a seed with the seed after it.
+        Several answers are made at once, the second of a seed with the seed after it.
         """
         if request.model != self._model_id:
             raise UnknownModel(f"this engine serves {self._model_id} only")
@@ -138,7 +151,8 @@ class TransformersEngine:
         max_tokens: int,
         grammar: tuple[Symbol, ...] | None,
     ) -> Iterator[Item]:
-        spent = 0
+        out: queue.SimpleQueue[Item | EngineError] = queue.SimpleQueue()
+        rows = []
         for index in range(request.n):
             # torch's default generator starts every process alike: unseeded requests draw a seed.
             seed = secrets.randbits(63) if request.seed is None else request.seed + index
@@ -149,20 +163,19 @@ class TransformersEngine:
             if grammar is not None:
                 guide = Guide(grammar, self._vocabulary(), self._eos, ids.shape[1])
                 processors.append(guide)
-            sampler = Sampler(request.temperature, request.top_p, seed, processors, ids)
             row = _Row(
                 self._tokenizer,
                 self._eos,
-                Usage(ids.shape[1], spent),
+                out,
                 request,
                 index,
                 likelihoods,
-                sampler=sampler,
+                sampler=Sampler(request.temperature, request.top_p, seed, processors, ids),
                 prompt=ids,
                 max_tokens=max_tokens,
             )
-            yield from self._decoded(row)
-            spent = row.usage().completion_tokens
+            rows.append(row)
+        return self._decoded(rows, out)
 
     def _vocabulary(self) -> Vocabulary:
         """Made when it is needed first: it takes about a second for fifty thousand tokens."""
@@ -170,18 +183,25 @@ class TransformersEngine:
             self._tokens = Vocabulary(self._tokenizer)
         return self._tokens
 
-    def _decoded(self, row: "_Row") -> Iterator[Item]:
-        self._batcher.submit(row)
+    def _decoded(
+        self, rows: "Sequence[_Row]", out: "queue.SimpleQueue[Item | EngineError]"
+    ) -> Iterator[Item]:
+        """The items of all rows as they come; each row counts its own tokens, an item has all."""
+        self._batcher.submit(rows)
+        made, open_rows = [0] * len(rows), len(rows)
         try:
-            while True:
-                item = row.out.get()
+            while open_rows:
+                item = out.get()
                 if isinstance(item, EngineError):
                     raise item
-                yield item
-                if isinstance(item, Finished):
-                    return
+                made[item.index] = item.usage.completion_tokens
+                open_rows -= isinstance(item, Finished)
+                yield replace(item, usage=Usage(item.usage.prompt_tokens, sum(made)))
         finally:
-            row.leave()
+            for row in rows:
+                row.leave()
+            for row in rows:
+                row.wait()
 
 
 class _Row:
@@ -195,7 +215,7 @@ class _Row:
         self,
         tokenizer: Any,
         eos: list[int],
-        before: Usage,
+        out: "queue.SimpleQueue[Item | EngineError]",
         request: GenerationRequest,
         index: int,
         likelihoods: Likelihoods | None,
@@ -204,7 +224,7 @@ class _Row:
         prompt: torch.Tensor,
         max_tokens: int,
     ) -> None:
-        self.out: queue.SimpleQueue[Item | EngineError] = queue.SimpleQueue()
+        self._out = out
         self.prompt = prompt
         self.most = prompt.shape[1] + max_tokens
         self._sampler = sampler
@@ -213,7 +233,6 @@ class _Row:
         self._gone = threading.Event()
         self._tokenizer = tokenizer
         self._eos = eos
-        self._before = before
         self._index = index
         self._filter = StopFilter(request.stop)
         self._calls = ToolCallReader(
@@ -229,8 +248,11 @@ class _Row:
         self._complete = False
 
     def leave(self) -> None:
-        """Nobody wants the rest; returns when nothing works for it any more."""
+        """Nobody wants the rest."""
         self._left.set()
+
+    def wait(self) -> None:
+        """Return when nothing works for it any more."""
         self._gone.wait()
 
     def cancelled(self) -> bool:
@@ -257,7 +279,7 @@ class _Row:
         if error is None and not self._left.is_set():
             self._finish()
         elif error is not None:
-            self.out.put(error)
+            self._out.put(error)
         self._gone.set()
 
     def _finish(self) -> None:
@@ -270,7 +292,7 @@ class _Row:
         reason: FinishReason = "stop" if self._complete or self._filter.hit else "length"
         if self._calls.calls and (reason == "stop" or self._calls.full):
             reason = "tool_calls"
-        self.out.put(Finished(reason, self.usage(), self._index, self._told.upto(self._length)))
+        self._out.put(Finished(reason, self.usage(), self._index, self._told.upto(self._length)))
 
     def _new_text(self, *, final: bool = False) -> str:
         """Text of the tokens since the last complete character.
@@ -297,14 +319,14 @@ class _Row:
 
     def _send(self, part: str | ToolCall) -> None:
         if isinstance(part, ToolCall):
-            self.out.put(ToolCalled(part, self.usage(), self._index))
+            self._out.put(ToolCalled(part, self.usage(), self._index))
         elif part:
             self._length += len(part)
-            self.out.put(TextDelta(part, self.usage(), self._index))
+            self._out.put(TextDelta(part, self.usage(), self._index))
 
     def usage(self) -> Usage:
-        """Tokens up to here, with those of the answers before."""
-        return Usage(self._before.prompt_tokens, self._before.completion_tokens + self._count)
+        """Tokens of this answer up to here."""
+        return Usage(self.prompt.shape[1], self._count)
 
 
 def _eos_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -32,6 +32,7 @@ from api.engines.settings import UpstreamSettings
 from api.engines.upstream_net import guarded_transport
 from api.engines.upstream_wire import body_for, items_of, path_for
 from api.errors import ContextTooLong, EngineError, UnknownModel
+from api.tracing import sent_on
 
 _AGAIN = frozenset({429, 503})
 _MOST_ERROR_BYTES = 65_536
@@ -221,7 +222,9 @@ class UpstreamEngine:
             attempt += 1
             replica = self._next(theirs, tried)
             try:
-                request = self._client.build_request("POST", replica.url + path, json=dict(body))
+                request = self._client.build_request(
+                    "POST", replica.url + path, json=dict(body), headers=sent_on()
+                )
                 response = self._client.send(request, stream=True)
             except httpx.PoolTimeout:
                 self._replicas.give_back(replica)

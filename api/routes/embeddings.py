@@ -7,6 +7,7 @@ text does not depend on who is named in it.
 import base64
 import struct
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -112,17 +113,21 @@ async def _read(
     model = services.model(body.model, call)
     call.release = model
     services.decide(call, model=model)
-    conversation = Conversation(services.detector, services.policy, call.role)
+    answering = services.answering(call, model)
+    conversation = Conversation(services.detector, services.policy, call.role, model)
     texts = await to_thread.run_sync(partial(_redacted, services, call, conversation, body.texts()))
 
     def answer() -> Any:
         try:
-            return read(encoder(services.engine, what), model, texts)
+            return read(encoder(services.engine, what), answering, texts)
         except Exception as error:
             raise translated(error) from None
 
-    async with services.slots.one():
-        found: Read = await to_thread.run_sync(answer, limiter=services.engine_threads)
+    async with AsyncExitStack() as stack:
+        with services.metrics.stage("queue"):
+            await stack.enter_async_context(services.slots.one())
+        with services.metrics.stage("engine"):
+            found: Read = await to_thread.run_sync(answer, limiter=services.engine_threads)
     call.prompt_tokens = found.prompt_tokens
     return model, found
 
@@ -132,7 +137,8 @@ def _redacted(
 ) -> tuple[str, ...]:
     call.digests["prompt_sent"] = services.recorder.digest(texts)
     try:
-        redacted = conversation.redact(texts)
+        with services.metrics.stage("redact"):
+            redacted = conversation.redact(texts)
     finally:
         call.entities = conversation.counts()
     call.digests["prompt_seen"] = services.recorder.digest(redacted)

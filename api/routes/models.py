@@ -35,7 +35,7 @@ async def models(request: Request) -> ModelsOut:
     """The models that this key may use."""
     call, services = Call.of(request), Services.of(request)
     allowed = [name for name in services.served() if services.may_use(call, name)]
-    return ModelsOut(data=[_model(services, name) for name in allowed])
+    return ModelsOut(data=[_model(services, call, name) for name in allowed])
 
 
 @router.get("/v1/models/{model}", dependencies=[operation("models")])
@@ -44,10 +44,10 @@ async def model(model: str, request: Request) -> ModelOut:
     call, services = Call.of(request), Services.of(request)
     name = services.model(model, call)
     services.decide(call, model=name)
-    return _model(services, name)
+    return _model(services, call, name)
 
 
-def _model(services: Services, name: str) -> ModelOut:
+def _model(services: Services, call: Call, name: str) -> ModelOut:
     aliases = services.releases.names_of(name)
     if not services.releases.channels and services.served()[:1] == [name]:
         aliases = [services.settings.alias]
@@ -63,5 +63,9 @@ def _model(services: Services, name: str) -> ModelOut:
         id=name,
         created=created(release),
         owned_by=services.policy.organisation,
-        intramural={"aliases": aliases, **facts(release)},
+        intramural={
+            "aliases": aliases,
+            "personal": call.department in release.personal,
+            **facts(release),
+        },
     )

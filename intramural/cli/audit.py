@@ -16,6 +16,7 @@ from intramural.cli.parser import CommandGroup
 if TYPE_CHECKING:
     from privacy.audit.reader import AuditReport
     from privacy.signing import VerifyKey
+    from privacy.store.place import Place
 
 app = CommandGroup("Verify the audit log, and read it.")
 
@@ -35,6 +36,7 @@ _STATES = {
     "closed": "every byte is as it was sealed",
     "crashed": "its writer was stopped; checkpoints, tree and signatures are sound",
     "in_use": "being written now; checkpoints, tree and signatures are sound",
+    "served": "in a database server; every row, the tree and all signatures are sound",
     "unsealed": "checked without its seal: a removed end cannot be seen",
 }
 
@@ -162,19 +164,22 @@ def show(
 
 def _locate(
     file: Path | None, key: Path | None, workspace: Path | None
-) -> "tuple[Path, VerifyKey]":
-    """The log's database and its public key.
+) -> "tuple[Place, VerifyKey]":
+    """Where the log is, and its public key.
 
     Raises:
         KeyUnusable: the key is missing or malformed.
     """
+    from intramural.stores import audit_place
     from privacy.signing import VerifyKey
 
-    path = find_workspace(workspace).audit if file is None else file
-    return path, VerifyKey.load(key if key is not None else path.with_name("audit.pub"))
+    if file is not None:
+        return file, VerifyKey.load(key or file.with_name("audit.pub"))
+    found = find_workspace(workspace)
+    return audit_place(found), VerifyKey.load(key or found.audit_public_key)
 
 
-def _verified(path: Path, key: "VerifyKey", *, without_seal: bool) -> "AuditReport":
+def _verified(path: "Place", key: "VerifyKey", *, without_seal: bool) -> "AuditReport":
     from privacy.audit.log import verify_log
 
     return verify_log(path, key, require_seal=not without_seal)

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from intramural.auditing import RunAudit
 
 
+ConfidenceOption = Annotated[
+    float,
+    typer.Option("--confidence", help="Of all lower bounds together, between 0 and 1."),
+]
+
+
 def audit(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run id, or `latest` for the newest run.")
     ] = "latest",
-    confidence: Annotated[
-        float,
-        typer.Option("--confidence", help="Of all lower bounds together, between 0 and 1."),
-    ] = 0.95,
+    confidence: ConfidenceOption = 0.95,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Draw scores and bounds, for you alone."),
@@ -38,16 +41,14 @@ def audit(
 
     Each department's report is kept in its own folder. It is computed from canaries, never from
     records, and publishing it is the department's decision. Exits with 1 where a claim is refuted
-    or the run had no canaries.
+    or the run had no canaries. Of a run between machines each department audits its own part, at
+    its node: `intramural node audit`.
 
     \b
     Example:
       intramural budget audit latest --workspace run --plot audit.png
     """
-    if not 0 < confidence < 1:
-        raise click.BadParameter(
-            f"{confidence} must lie between 0 and 1", param_hint="--confidence"
-        )
+    check_confidence(confidence)
     from intramural.auditing import audit_run, find_run, scores_of
 
     found = find_workspace(workspace)
@@ -63,6 +64,19 @@ def audit(
             ],
             plot,
         )
+    tell(audited, json_output)
+
+
+def check_confidence(confidence: float) -> None:
+    """Raises click.BadParameter for what is no confidence."""
+    if not 0 < confidence < 1:
+        raise click.BadParameter(
+            f"{confidence} must lie between 0 and 1", param_hint="--confidence"
+        )
+
+
+def tell(audited: "RunAudit", json_output: bool) -> None:
+    """Print an audit. Raises typer.Exit with code 1 where a claim is refuted."""
     if json_output:
         print_json(audited.to_json())
     else:

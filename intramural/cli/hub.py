@@ -65,6 +65,12 @@ def init(
         str | None,
         typer.Option("--base-model", metavar="DIR", help="Folder or asset; the demo's by default."),
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", metavar="FILE", help="Public held-out records to evaluate releases on."
+        ),
+    ] = None,
     certificate: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +119,7 @@ def init(
         address,
         "" if named is None else str(named.absolute()),
         model_setting(base_model),
+        "" if evaluation is None else str(evaluation.absolute()),
     )
     existed = home.config.exists()
     if existed:
@@ -283,7 +290,7 @@ def _check_unchanged(home: "HubHome", wanted: Any) -> None:
     context = click.get_current_context()
     there, asked = asdict(home.settings()), asdict(wanted)
     fields = {name: name for name in ("host", "port", "join_port", "name", "policy", "base_model")}
-    fields["address"] = "superlink_address"
+    fields |= {"address": "superlink_address", "evaluation": "evaluation"}
     changed = [
         f"{field} is {there[field]!r}, not {asked[field]!r}"
         for option, field in fields.items()

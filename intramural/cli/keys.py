@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 app = CommandGroup("API keys of the service: create, list, rotate, revoke.")
 
 _UNITS = "hdw"
-_PATIENCE = 1.0
 
 
 @app.command("create")
@@ -60,9 +59,7 @@ def create(
 
     Only a keyed digest of it is stored, so nobody can show it again. It works from the next request
     on, also while the service runs. What its role may do is decided by the policy at each request.
-    A key may be narrowed to some operations, releases and networks. The audit log gets an entry,
-    unless the service is writing it just then; the key store records every key by itself in any
-    case.
+    A key may be narrowed to some operations, releases and networks. The audit log gets an entry.
 
     \b
     Example:
@@ -70,16 +67,16 @@ def create(
       intramural keys create --principal crm --role app --operation redact
     """
     from api.keys_scope import Scope
-    from intramural.parts import open_keys, workspace_policy
+    from intramural.parts import open_audit, open_keys, workspace_policy
 
     until = _expiry(expires, datetime.now(UTC))
     found = find_workspace(workspace)
     workspace_policy(found).role(role)
     scope = Scope.of(operations or (), releases or (), networks or ())
-    with _Noting(found) as audit, closing(open_keys(found)) as store:
+    with open_audit(found) as audit, closing(open_keys(found)) as store:
         text, key = store.create(principal, role, until, name=name, scope=scope)
         try:
-            index = audit.note("created", key)
+            index = _note(audit, "created", key)
         except BaseException:
             store.revoke(key.id)  # a key that no log knows of must open nothing
             raise
@@ -153,17 +150,17 @@ def rotate(
     Example:
       intramural keys rotate crm --overlap 24h
     """
-    from intramural.parts import open_keys
+    from intramural.parts import open_audit, open_keys
 
     now = datetime.now(UTC)
     until, length = _expiry(expires, now), _duration(overlap)
     found = find_workspace(workspace)
-    with _Noting(found) as audit, closing(open_keys(found)) as store:
+    with open_audit(found) as audit, closing(open_keys(found)) as store:
         text, key, retired = store.rotate(name, length, until)
         try:
-            index = audit.note("created", key)
+            index = _note(audit, "created", key)
             for old in retired:
-                audit.note("retired", old)
+                _note(audit, "retired", old)
         except BaseException:
             store.revoke(key.id)  # a key that no log knows of must open nothing
             raise
@@ -195,17 +192,19 @@ def revoke(
       intramural keys revoke 0123456789abcdef
     """
     from api.errors import KeyRequestInvalid
-    from intramural.parts import keys_path, open_keys
+    from intramural.parts import open_audit, open_keys
+    from intramural.stores import keys_place
     from privacy.errors import PrivacyError
+    from privacy.store.reading import store_exists
 
     found = find_workspace(workspace)
-    if not keys_path(found).exists():
+    if not store_exists(keys_place(found)):
         raise KeyRequestInvalid(f"there is no key with id {key_id!r}: no key was created yet")
     with closing(open_keys(found)) as store:
         key = store.revoke(key_id)
     try:
-        with _Noting(found) as audit:
-            index = audit.note("revoked", key)
+        with open_audit(found) as audit:
+            index = _note(audit, "revoked", key)
     except PrivacyError:
         note(f"the key {key.id} is revoked, but the audit log could not take an entry about it")
         raise
@@ -215,43 +214,20 @@ def revoke(
         facts([("revoked", key.id), ("principal", key.principal), ("role", key.role)])
 
 
-class _Noting:
-    """The audit log, if nobody else writes it; a log that was tampered with refuses everything."""
+def _note(audit: "AuditLog", event: str, key: "ApiKey") -> int:
+    """Append an entry; its index."""
+    from privacy.audit.entries import AuditEntry
 
-    def __init__(self, workspace: "Workspace") -> None:
-        from intramural.parts import open_audit
-        from privacy.errors import StoreBusy
-
-        self._log: AuditLog | None
-        try:
-            self._log = open_audit(workspace, timeout=_PATIENCE)
-        except StoreBusy:
-            self._log = None
-
-    def __enter__(self) -> "_Noting":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._log is not None:
-            self._log.close()
-
-    def note(self, event: str, key: "ApiKey") -> int | None:
-        """Append an entry; its index, or None where the log is in use."""
-        from privacy.audit.entries import AuditEntry
-
-        if self._log is None:
-            note("note: the audit log is in use by the service; the key store alone records this")
-            return None
-        data = {"step": event, "key": key.id, "principal": key.principal, "role": key.role}
-        return self._log.append(AuditEntry.now("key", "admin", data)).index
+    data = {"step": event, "key": key.id, "principal": key.principal, "role": key.role}
+    return audit.append(AuditEntry.now("key", "admin", data)).index
 
 
 def _stored(workspace: "Workspace") -> "list[ApiKey]":
-    from intramural.parts import keys_path, open_keys
+    from intramural.parts import open_keys
+    from intramural.stores import keys_place
     from privacy.store.reading import store_exists
 
-    path = keys_path(workspace)
-    if not store_exists(path):
+    if not store_exists(keys_place(workspace)):
         return []
     with closing(open_keys(workspace)) as store:
         return store.list()

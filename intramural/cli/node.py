@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
+from intramural.cli.budget_audit import ConfidenceOption
 from intramural.cli.deployed import (
     log_line,
     model_setting,
@@ -20,13 +21,14 @@ from intramural.cli.parser import CommandGroup
 
 if TYPE_CHECKING:
     from intramural.deployment.node_home import NodeHome
+    from privacy.signing import VerifyKey
 
-app = CommandGroup("A department's node: set up, join a hub, start, look, leave.")
+app = CommandGroup("A department's node: join a hub, start, look, audit, leave.")
 
 
 @app.callback()
 def private(context: typer.Context) -> None:
-    """A department's node: set up, join a hub, start, look, leave."""
+    """A department's node: join a hub, start, look, audit, leave."""
     private_files(context)
 
 
@@ -299,6 +301,87 @@ def leave(
         print_json({"left": bundle.hub, "department": bundle.department})
     else:
         facts([("left", bundle.hub)])
+
+
+ReleaseArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RELEASE", help="Folder of a release that the hub published."),
+]
+ReleaseKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Public key that must have signed the release; by default that of the hub joined.",
+    ),
+]
+
+
+@app.command("personal")
+def personal(
+    release: ReleaseArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where to write it; here by default."),
+    ] = None,
+    key: ReleaseKeyOption = None,
+    directory: NodeOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write the department's own adapter to a file.
+
+    With `training.personal` a node trains an adapter of its own beside the shared one. The file is
+    for the department's service, signed with the node's key, and fits this release alone. It does
+    not go to the hub: whoever has it learns what the department's service would tell. A service
+    takes it by `intramural release add-personal`.
+
+    \b
+    Example:
+      intramural node personal releases/r-0123456789abcdef0123 --dir node-hr
+    """
+    from intramural.deployment.node_release import read_release, take_personal
+
+    home = _home(directory)
+    placed = take_personal(home, read_release(home, release, _key(key)), out)
+    told = {"department": placed.department, "release": placed.release, "file": str(placed.path)}
+    if json_output:
+        print_json(told)
+    else:
+        facts(list(told.items()))
+        note("Next, at the department's service: intramural release add-personal FILE")
+
+
+@app.command("audit")
+def audit(
+    release: ReleaseArgument,
+    confidence: ConfidenceOption = 0.95,
+    key: ReleaseKeyOption = None,
+    directory: NodeOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure what a release reveals of canaries.
+
+    And compare it with the claim, as `intramural budget audit` does for a simulation. Coins and
+    scores never leave the node, so a deployed run is audited here, by each department for itself,
+    once the hub has published its release. The report stays in the node's folder. Exits with 1
+    where the claim is refuted or the node inserted no canaries.
+
+    \b
+    Example:
+      intramural node audit releases/r-0123456789abcdef0123 --dir node-hr
+    """
+    from intramural.cli.budget_audit import check_confidence, tell
+    from intramural.deployment.node_release import audit_release, read_release
+
+    check_confidence(confidence)
+    home = _home(directory)
+    tell(audit_release(home, read_release(home, release, _key(key)), confidence), json_output)
+
+
+def _key(path: Path | None) -> "VerifyKey | None":
+    from privacy.signing import VerifyKey
+
+    return None if path is None else VerifyKey.load(path)
 
 
 def _home(directory: Path | None) -> "NodeHome":

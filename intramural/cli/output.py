@@ -102,6 +102,17 @@ def upper(epsilon: float | None) -> str:
     return f"{math.ceil(round(epsilon * 1e4, 6)) / 1e4:.4f}"
 
 
+def figure(value: Any) -> str:
+    """A metric in a few digits; an interval as `low to high`."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " to ".join(figure(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {figure(item)}" for name, item in value.items())
+    return str(value)
+
+
 def silence_stdout() -> None:
     """Send what is still buffered nowhere."""
     null = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""``intramural release``: list, show, verify, promote and roll back signed releases."""
+"""``intramural release``: list, show, verify, promote, roll back; add a department's own adapter."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from intramural.cli.options import JsonOption, WorkspaceOption, find_workspace
-from intramural.cli.output import facts, note, print_json, print_table, say, table, upper
+from intramural.cli.output import facts, figure, note, print_json, print_table, say, table, upper
 from intramural.cli.parser import CommandGroup
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def show(
         f"to all: at most {upper(privacy['sum_epsilon'])}."
     )
     if shown.metrics:
-        facts([(name, _figure(value)) for name, value in sorted(shown.metrics.items())])
+        facts([(name, figure(value)) for name, value in sorted(shown.metrics.items())])
 
 
 @app.command("verify")
@@ -263,6 +263,45 @@ def rollback(
     _tell(made, json_output)
 
 
+@app.command("add-personal")
+def add_personal(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `intramural node personal` wrote.")
+    ],
+    workspace: WorkspaceOption = None,
+    key: KeyOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Put a department's own adapter on a release.
+
+    The file must be for a release of the workspace and signed by the key of the department's
+    receipts in it. Callers of that department, as the policy or their token names it, are then
+    answered by both adapters, everybody else by the release alone. A service takes it when it loads
+    the release: add it before the promotion, or start the service anew.
+
+    \b
+    Example:
+      intramural release add-personal r-0123456789abcdef0123.hr.personal
+    """
+    from intramural.personal import put_in, read_file
+    from privacy.personal import wanted_release
+
+    found = find_workspace(workspace)
+    release = _find(wanted_release(read_file(file)), found.root, _trusted(key))
+    placed = put_in(found, release, file)
+    if json_output:
+        print_json(
+            {
+                "department": placed.department,
+                "release": placed.release,
+                "file": str(placed.path),
+            }
+        )
+    else:
+        say(f"{placed.department}: its own adapter is on top of {placed.release} from now on")
+        note("A service that has loaded this release already must be started anew")
+
+
 def _name_and_version(release: str) -> tuple[str, str]:
     name, found, version = release.rpartition("@")
     return (name, version) if found else (_NAME, release)
@@ -323,16 +362,6 @@ def _entry(name: str, release: "VerifiedRelease | ReleaseInvalid") -> dict[str, 
         "largest_epsilon": release.privacy["largest_epsilon"],
         "sum_epsilon": release.privacy["sum_epsilon"],
     }
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " to ".join(_figure(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_figure(item)}" for name, item in value.items())
-    return str(value)
 
 
 def _finish(wrong: "list[ReleaseInvalid]") -> None:

@@ -1,14 +1,17 @@
 """``intramural serve``: the service over a workspace, until it is told to stop."""
 
 import logging
+import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +26,9 @@ from intramural.workspace import Workspace
 if TYPE_CHECKING:
     from intramural.service import Service
     from privacy.signing import VerifyKey
+
+_CLOSING_SECONDS = 30.0
+"""For a worker to record what broke off and to close its stores, once its time to drain is over."""
 
 
 def serve(
@@ -58,6 +64,9 @@ def serve(
             help="Settings of the service; by default service.toml of the workspace, if it is there.",
         ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=256, help="Processes that answer on the port.")
+    ] = 1,
     check: Annotated[
         bool, typer.Option("--check", help="Check the configuration, and do not serve.")
     ] = False,
@@ -73,6 +82,10 @@ def serve(
     or SIGTERM: answers under way get time to end. Prompts are never logged. With --json, one
     JSON object tells the address once it listens.
 
+    With --workers, several processes answer on one port; each loads its models, and one that dies is
+    replaced. They share audit log, keys and promotions; limits they share over redis_url, without
+    which they refuse to start unless separate_limits is set.
+
     Settings come from the file and, over it, from variables INTRAMURAL_SERVICE_<KEY>. With --check,
     all faults of settings, policy, certificates, release and keys are listed at once; no model is
     loaded and nobody is asked over the network.
@@ -82,21 +95,32 @@ def serve(
       intramural serve --workspace intramural-demo --port 8080
       intramural serve --check --config service.toml
     """
-    from api.server import BackgroundServer
+    from api.metrics_shared import SharedFigures
+    from api.server import BackgroundServer, listen
     from api.settings import load_settings
     from intramural.service import open_service
-    from intramural.service_check import settings_file
+    from intramural.stores import settings_file
+    from intramural.workers import fork_workers
     from privacy.signing import VerifyKey
 
-    found = find_workspace(workspace)
+    found = replace(find_workspace(workspace), settings=config)
     trusted = VerifyKey.load(key) if key is not None else None
     if check:
-        _check(found, config, release, trusted, json_output)
+        _check(found, release, trusted, workers, json_output)
         return
-    settings = load_settings(settings_file(found, config))
+    settings = load_settings(settings_file(found))
     with _terminated_cleanly(), ExitStack() as stack:
         _check_address(host, port, encrypted=settings.tls.certificate is not None)
         stack.enter_context(_logging(as_json=settings.log_json))
+        worker, listener, figures = None, None, None
+        if workers > 1:
+            settings.check_workers(workers)
+            folder = Path(stack.enter_context(_scratch()))
+            listener = listen(host, port)
+            worker = fork_workers(
+                workers, patience=settings.drain_seconds + _CLOSING_SECONDS, say=note
+            )
+            figures = SharedFigures(folder, worker.number)
         service = stack.enter_context(
             open_service(
                 found,
@@ -104,25 +128,29 @@ def serve(
                 model=model,
                 trusted=trusted,
                 settings=settings,
+                figures=figures,
                 progress=lambda step: note(f"opening the {step} …"),
             )
         )
-        server = stack.enter_context(BackgroundServer(service.app, host, port, settings))
-        _announce(service, server.base_url, found, json_output)
+        server = stack.enter_context(BackgroundServer(service.app, host, port, settings, listener))
+        if worker is None or (worker.number == 0 and not worker.replaces):
+            _announce(service, server.base_url, found, workers, json_output)
+        if worker is not None:
+            worker.ready()
         threading.Event().wait()
 
 
 def _check(
     workspace: Workspace,
-    config: Path | None,
     release: str,
     trusted: "VerifyKey | None",
+    workers: int,
     json_output: bool,
 ) -> None:
     """Raises typer.Exit with code 1 where something is wrong."""
     from intramural.service_check import check_service
 
-    faults = check_service(workspace, config=config, release=release, trusted=trusted)
+    faults = check_service(workspace, release=release, trusted=trusted, workers=workers)
     if json_output:
         print_json({"valid": not faults, "faults": [asdict(fault) for fault in faults]})
     elif not faults:
@@ -133,13 +161,16 @@ def _check(
         raise typer.Exit(1)
 
 
-def _announce(service: "Service", url: str, workspace: Workspace, json_output: bool) -> None:
+def _announce(
+    service: "Service", url: str, workspace: Workspace, workers: int, json_output: bool
+) -> None:
     if json_output:
         facts = {
             "listening": url,
             "release": service.release.id,
             "policy": service.policy.digest,
             "workspace": str(workspace.root),
+            "workers": workers,
         }
         print_json(facts)
     else:
@@ -195,6 +226,17 @@ def _terminated_cleanly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for the workers; the parent, which made it, takes it away."""
+    made_by, folder = os.getpid(), tempfile.mkdtemp(prefix="intramural-workers-")
+    try:
+        yield folder
+    finally:
+        if os.getpid() == made_by:
+            shutil.rmtree(folder)
 
 
 @contextmanager

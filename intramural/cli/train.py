@@ -8,7 +8,7 @@ import typer
 
 from intramural.cli.deployed import HUB, HubOption, hub_home, private_files
 from intramural.cli.options import JsonOption
-from intramural.cli.output import facts, note, print_json, print_table, say, table, upper
+from intramural.cli.output import facts, figure, note, print_json, print_table, say, table, upper
 from intramural.cli.parser import CommandGroup
 
 app = CommandGroup("Runs of a deployed federation: plan, start, watch, cancel, resume.")
@@ -135,7 +135,8 @@ def status(
     """List the runs, or tell all about one: rounds, who took part, who did not and why.
 
     Reasons have codes: a node's own, or the hub's `offline`, `late`, `no_reply`, `node_error`,
-    `rejected` and `not_enrolled`. Epsilon is what each department's last receipt states.
+    `rejected` and `not_enrolled`. Epsilon is what each department's last receipt states. Figures are
+    those of the hub's public records, once the last round is complete.
 
     \b
     Example:
@@ -293,6 +294,7 @@ def _show(told: dict[str, Any]) -> None:
     ]
     if told["reason"]:
         rows.insert(2, ("because", told["reason"]))
+    rows += [(name, figure(value)) for name, value in sorted((told["metrics"] or {}).items())]
     facts(rows)
     made = table("department", "rounds", "epsilon", "lifetime", "delta", right=(1, 2, 3, 4))
     for part in told["departments"]:

@@ -24,6 +24,7 @@ from intramural.errors import WorkspaceInUse
 from intramural.parts import DEMO_MODEL
 from intramural.service import open_service
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
+from intramural.stores import audit_place
 from intramural.workspace import Workspace
 from privacy.audit.reader import AuditReport, verify_log
 from privacy.files import write_atomic
@@ -130,7 +131,7 @@ def run_demo(options: DemoOptions, display: Display) -> DemoResult:
         display.stage("starting the service and asking it through the openai client")
         redaction = ask(workspace, model, simulation.release.id)
         display.stage("verifying the audit log")
-        audit = verify_log(workspace.audit, VerifyKey.load(workspace.audit_public_key))
+        audit = verify_log(audit_place(workspace), VerifyKey.load(workspace.audit_public_key))
         finish()
     return DemoResult(simulation, redaction, audit)
 

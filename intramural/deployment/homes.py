@@ -1,6 +1,5 @@
 """What the homes of hub and node have in common: folder, lock, socket, settings file, status."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from intramural.errors import IntramuralError
 from privacy.files import create_exclusive, write_atomic
+from privacy.store.lock import FileLock
 
 _LONGEST_SOCKET = 100
 _LOCK = "supervisor.lock"
@@ -91,30 +91,19 @@ def only_one(home: Path, what: str) -> Iterator[None]:
     Raises:
         HomeUnusable: another one runs.
     """
-    descriptor = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HomeUnusable(f"{what} runs already in {home}; stop it first") from None
+    with FileLock(home / _LOCK, mode=0o600) as lock:
+        if not lock.try_exclusive():
+            raise HomeUnusable(f"{what} runs already in {home}; stop it first")
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_running(home: Path) -> bool:
     """Whether a supervisor holds the home now."""
     try:
-        descriptor = os.open(home / _LOCK, os.O_RDWR)
+        with FileLock(home / _LOCK, create=False) as lock:
+            return not lock.try_exclusive()
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def write_status(home: Path, status: Mapping[str, object]) -> None:

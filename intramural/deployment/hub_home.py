@@ -56,6 +56,7 @@ class HubSettings:
         superlink_address, join_address: where departments reach these two.
         policy: the policy file that runs are planned under; empty: none yet.
         base_model: folder or asset of the base model; empty: the demo's.
+        evaluation: file of public held-out records that releases are evaluated on; empty: none.
     """
 
     name: str
@@ -66,6 +67,7 @@ class HubSettings:
     join_address: str
     policy: str
     base_model: str
+    evaluation: str = ""
 
     @classmethod
     def made(
@@ -76,6 +78,7 @@ class HubSettings:
         address: str | None,
         policy: str,
         base_model: str,
+        evaluation: str = "",
     ) -> "HubSettings":
         """Settings for departments that reach the hub at ``address`` (default: ``host``).
 
@@ -83,7 +86,8 @@ class HubSettings:
         """
         public = address or ("127.0.0.1" if host in _EVERYWHERE else host)
         if _PORT.search(public):
-            return cls(name, host, *ports, public, f"https://{public}", policy, base_model)
+            addresses = (public, f"https://{public}")
+            return cls(name, host, *ports, *addresses, policy, base_model, evaluation)
         shown = f"[{public}]" if ":" in public else public
         return cls(
             name,
@@ -93,6 +97,7 @@ class HubSettings:
             f"https://{shown}:{ports[1]}",
             policy,
             base_model,
+            evaluation,
         )
 
     def to_toml(self) -> str:
@@ -173,6 +178,7 @@ class HubHome:
             HomeUnusable: there is no hub here, or a key is missing, unknown or of another type.
         """
         value = read_settings(self.config, "make a hub with `intramural hub init`")
+        value.setdefault("evaluation", "")
         faults = [
             f"{key} must be a {kind.__name__}"
             for key, kind in HubSettings.__annotations__.items()
@@ -224,6 +230,11 @@ class HubHome:
     def policy_path(self) -> Path | None:
         """The policy file, if one is named; relative to the home."""
         named = self.settings().policy
+        return self.root / named if named else None
+
+    def evaluation_path(self) -> Path | None:
+        """The file of public held-out records, if one is named; relative to the home."""
+        named = self.settings().evaluation
         return self.root / named if named else None
 
     def local_address(self) -> str:

@@ -56,6 +56,7 @@ def run_hub_processes(home: HubHome, say: Say, on_supervisor: OnSupervisor) -> N
             home.members, home.key(), lambda: facts_of(home), home.control, log,
             is_online=watch.is_online,
         )  # fmt: skip
+        stack.callback(desk.close)
         stack.enter_context(
             JoinService(
                 desk,

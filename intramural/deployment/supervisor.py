@@ -84,7 +84,7 @@ class _Running:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
@@ -277,6 +277,7 @@ def _load_prctl() -> Callable[[int, int], int] | None:
 _PRCTL = _load_prctl()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the system end this process with SIGTERM when its parent dies."""
     if _PRCTL is not None:
         _PRCTL(_DEATH_SIGNAL, signal.SIGTERM)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intramural.deployment.homes import is_running
 from intramural.deployment.hub_home import HubHome
@@ -20,8 +20,12 @@ from privacy.manifest import RunManifest, SignedManifest
 from privacy.receipts import Receipt
 from privacy.signing import SigningKey
 from server.errors import HubError
+from server.evaluate import PublicSet
 from server.rounds import RunPlan, RunState
 from server.runs import OVER, Keeping, RunFolder, run_folders, trusted_keys
+
+if TYPE_CHECKING:
+    from privacy.dp.trainer import LoraTrainer
 
 UNKNOWN_DIGEST = "0" * 64
 """Stands for the base model's digest where a run is only priced, not started."""
@@ -115,6 +119,7 @@ def start_run(home: HubHome, file: Path, account: str | None) -> RunManifest:
     Raises:
         CommandRefused: there is no account to sign with, or too few departments could take part.
         RunFileInvalid, PlanInvalid, AssetMissing: as :func:`plan_run`.
+        RecordError, EvaluationInvalid: the hub's public records cannot be used.
     """
     from privacy.dp.trainer import LoraTrainer
 
@@ -129,6 +134,7 @@ def start_run(home: HubHome, file: Path, account: str | None) -> RunManifest:
     trainer = LoraTrainer(planned.base_model, name=planned.base_model_name)
     terms = planned.plan.model_copy(update={"base_model_digest": trainer.base_digest})
     wish = planned.wish
+    public = _public_set(home, terms.max_tokens, trainer)
     manifest = RunManifest.draw(
         name,
         planned.base_model_name,
@@ -155,11 +161,23 @@ def start_run(home: HubHome, file: Path, account: str | None) -> RunManifest:
         }
         audit.append(AuditEntry.now("run_step", name, entry))
     signed = SignedManifest.sign(manifest, key)
-    run = RunFolder.create(home.runs, signed, policy, planned.base_model)
+    run = RunFolder.create(home.runs, signed, policy, planned.base_model, public)
     # A crash before: an incomplete folder, which the keeper does not see.
     with run.keep() as kept:
         kept.update(wanted="run", standing="waiting")
     return manifest
+
+
+def _public_set(home: HubHome, max_tokens: int, trainer: "LoraTrainer") -> PublicSet | None:
+    from client.records import DataSource
+    from intramural.node import held_out_split
+    from intramural.public_records import EVALUATION_LIMIT, public_set
+
+    path = home.evaluation_path()
+    if path is None:
+        return None
+    source = DataSource(path, where=held_out_split(path))
+    return public_set(source, EVALUATION_LIMIT, max_tokens, trainer)[0]
 
 
 def account_key(home: HubHome, account: str | None) -> tuple[str, SigningKey]:
@@ -250,6 +268,7 @@ def status_of(home: HubHome, run: RunFolder) -> dict[str, Any]:
             for name in manifest.departments
         ],
         "release": kept.release,
+        "metrics": run.metrics(),
     }
 
 

@@ -3,6 +3,11 @@
 One thread writes. It takes whatever waits, adds it in one transaction together with a checkpoint
 over the new tree, and only then lets the callers go: many callers share one disk sync.
 
+Other processes and replicas may write the same log. Each transaction holds the store's write lock and
+continues from the newest stored checkpoint, whoever made it: the writer reads the entries added since
+its own last one, and finds that they lead to that checkpoint's root. So there is one sequence without
+a gap or a fork, and a log that was cut or rewritten underneath is continued by nobody.
+
 What a crash leaves: either a group of entries with its checkpoint, or neither. Nobody was answered
 about a group that is not there.
 """
@@ -14,20 +19,26 @@ import queue
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert
 
 from privacy.audit.checkpoint import Checkpoint
 from privacy.audit.entries import AuditEntry
 from privacy.audit.merkle import Frontier, leaf_hash
 from privacy.audit.reader import AuditReader, AuditReport, StoredEntry, read_log, verify_log
-from privacy.audit.tables import EMPTY, Leaf, Note, frontier, schema
+from privacy.audit.tables import EMPTY, Note, add_leaves, bodies, last_note, schema
 from privacy.closing import Closing
 from privacy.crashpoints import reached
-from privacy.errors import AuditUnavailable, TamperedStore
+from privacy.errors import (
+    AuditUnavailable,
+    PrivacyError,
+    StoreBusy,
+    StoreUnavailable,
+    TamperedStore,
+)
 from privacy.signing import SigningKey
-from privacy.store.database import Database
+from privacy.store.database import open_database
+from privacy.store.place import Place
 
 __all__ = [
     "Appended",
@@ -40,6 +51,8 @@ __all__ = [
 ]
 
 _LARGEST_GROUP = 256
+_PASSING = (StoreBusy, StoreUnavailable)
+"""What may end by itself; each transaction begins from what is stored, so nothing was spoiled."""
 
 
 @dataclass(frozen=True)
@@ -65,43 +78,43 @@ class _Request:
 
 
 class AuditLog(Closing):
-    """An audit log open for writing: one process, any number of threads."""
+    """An audit log open for writing, by any number of threads, processes and replicas."""
 
-    def __init__(self, path: Path, key: SigningKey, origin: str, *, timeout: float = 10.0) -> None:
-        """Open, create or recover the log at ``path``.
+    def __init__(
+        self, place: Place, key: SigningKey, origin: str, *, timeout: float = 10.0
+    ) -> None:
+        """Open, create or recover the log at ``place``.
 
         Args:
-            path: the database file.
+            place: where it is.
             key: signs checkpoints and seal.
             origin: the log's unique name, like ``example.org/audit``; the same at every opening.
-            timeout: seconds to wait for another process that writes the log.
+            timeout: seconds to wait for another process that opens, closes or looks at its file.
 
         Raises:
             TamperedStore: the log is not what ``key`` signed.
-            StoreBusy: another process writes it.
+            StoreBusy: another process kept its file to itself.
+            StoreUnavailable: its server cannot be reached.
             AuditError: the origin is malformed or not that of the log.
         """
         Checkpoint(origin, 0, b"")  # refuses a malformed origin before anything is created
-        self.path = Path(path)
+        self.place = place
         self.origin = origin
         self._key = key
         self._text_secret = key.derive(f"audit text digest {origin}")
-        self._database = Database(
-            path,
-            key,
-            schema(origin, key.verify_key),
-            empty=EMPTY,
-            exclusive=True,
-            timeout=timeout,
+        self._tree = Frontier()
+        self._note: str | None = None
+        self._database = open_database(
+            place, key, schema(origin, key.verify_key), empty=EMPTY, timeout=timeout
         )
         try:
             with self._database.read() as connection:
-                self._tree = frontier(connection)
-                self._check_last(connection)
+                self._tree, self._note = self._stored(connection)
         except BaseException:
             self._database.close(seal=False)
             raise
         self._failure: BaseException | None = None
+        self._interrupted = False
         self._closed = False
         self._gate = threading.Lock()
         self._process = os.getpid()
@@ -139,8 +152,19 @@ class AuditLog(Closing):
 
     @property
     def available(self) -> bool:
-        """Whether the next append may succeed; a failed log stays unavailable."""
-        return self._failure is None and not self._closed
+        """Whether the next append may succeed.
+
+        A failed log stays unavailable; one whose database was locked or out of reach is looked at.
+        """
+        if self._failure is not None or self._closed:
+            return False
+        if self._interrupted:
+            try:
+                self.checkpoint()
+            except PrivacyError:
+                return False
+            self._interrupted = False
+        return True
 
     def text_digest(self, text: str) -> str:
         """HMAC-SHA-256 of a text under this log's secret, hexadecimal.
@@ -153,9 +177,7 @@ class AuditLog(Closing):
     def checkpoint(self) -> str | None:
         """The newest signed checkpoint, None for an empty log."""
         with self._database.read() as connection:
-            return connection.execute(
-                select(Note.note).order_by(Note.size.desc()).limit(1)
-            ).scalar()
+            return last_note(connection)
 
     def close(self) -> None:
         """Write what waits, end the writer and seal. Doing so twice is fine."""
@@ -176,11 +198,16 @@ class AuditLog(Closing):
             if not group:
                 break
             try:
-                results, tree = self._commit(group)
+                results, self._tree, self._note = self._commit(group)
+            except _PASSING as error:
+                self._interrupted = True
+                for request in group:
+                    request.done.set_exception(_interrupted(error))
+                continue
             except BaseException as error:  # callers must hear of whatever it was
                 self._fail(error, group)
                 return
-            self._tree = tree
+            self._interrupted = False
             for request, result in zip(group, results, strict=True):
                 request.done.set_result(result)
 
@@ -197,21 +224,43 @@ class AuditLog(Closing):
                 return group, False
         return group, True
 
-    def _commit(self, group: list[_Request]) -> tuple[list[Appended], Frontier]:
-        tree = self._tree.copy()
-        placed, rows = [], []
-        for request in group:
-            hashed = leaf_hash(request.body)
-            placed.append((tree.size, hashed))
-            rows.append({"index": tree.size, "kind": request.entry.kind, "body": request.body})
-            tree.append(hashed)
-        note = Checkpoint(self.origin, tree.size, tree.root()).sign(self._key)
+    def _commit(self, group: list[_Request]) -> tuple[list[Appended], Frontier, str]:
         with self._database.write() as connection:
-            connection.execute(insert(Leaf), rows)
+            tree, _ = self._stored(connection)
+            placed, rows = [], []
+            for request in group:
+                hashed = leaf_hash(request.body)
+                placed.append((tree.size, hashed))
+                rows.append({"index": tree.size, "kind": request.entry.kind, "body": request.body})
+                tree.append(hashed)
+            note = Checkpoint(self.origin, tree.size, tree.root()).sign(self._key)
+            add_leaves(connection, rows)
             connection.execute(insert(Note).values(size=tree.size, note=note))
             reached("audit.before-commit")  # a crash here: neither entries nor checkpoint
         reached("audit.committed")  # a crash here: entries and checkpoint, callers not yet told
-        return [Appended(index, hashed, tree.size) for index, hashed in placed], tree
+        return [Appended(index, hashed, tree.size) for index, hashed in placed], tree, note
+
+    def _stored(self, connection: Connection) -> tuple[Frontier, str | None]:
+        """The tree as it is stored now: ours, and what others added since; with its checkpoint.
+
+        Raises:
+            TamperedStore: the newest checkpoint does not cover the entries, or not those before.
+            AuditError: it is no checkpoint of this log and key.
+        """
+        tree, note = self._tree.copy(), last_note(connection)
+        if note == self._note:
+            return tree, note
+        for index, body in bodies(connection, tree.size):
+            if index != tree.size:
+                raise TamperedStore(f"{self.place.name}: entry {tree.size} is missing")
+            tree.append(leaf_hash(body))
+        head = None if note is None else Checkpoint.open(note, self.origin, self._key.verify_key)
+        if head is None or (head.size, head.root) != (tree.size, tree.root()):
+            raise TamperedStore(
+                f"{self.place.name}: the last checkpoint does not cover its entries, or the "
+                f"{self._tree.size} that were there before are others now"
+            )
+        return tree, note
 
     def _fail(self, error: BaseException, group: list[_Request]) -> None:
         with self._gate:
@@ -226,17 +275,13 @@ class AuditLog(Closing):
         for request in group:
             request.done.set_exception(_unavailable(error))
 
-    def _check_last(self, connection: Connection) -> None:
-        last = connection.execute(select(Note.note).order_by(Note.size.desc()).limit(1)).scalar()
-        if last is None:
-            return
-        checkpoint = Checkpoint.open(last, self.origin, self._key.verify_key)
-        if (checkpoint.size, checkpoint.root) != (self._tree.size, self._tree.root()):
-            raise TamperedStore(f"{self.path.name}: the last checkpoint does not cover its entries")
-
 
 def _unavailable(error: BaseException) -> AuditUnavailable:
     return AuditUnavailable(
         "the audit log could not be written and accepts nothing more "
         f"({type(error).__name__}: {error}); mend the cause and restart the service"
     )
+
+
+def _interrupted(error: BaseException) -> AuditUnavailable:
+    return AuditUnavailable(f"the audit log cannot be written at present: {error}")

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from sqlalchemy import Connection, select
 
@@ -12,6 +11,7 @@ from privacy.audit.entries import AuditEntry
 from privacy.audit.merkle import consistency_proof, inclusion_proof, leaf_hash
 from privacy.audit.tables import EMPTY, KIND, Leaf, Note, bodies, schema
 from privacy.signing import VerifyKey
+from privacy.store.place import Place
 from privacy.store.reading import State, examine, look
 
 
@@ -31,7 +31,7 @@ class AuditReport:
     Attributes:
         entries: how many entries it holds.
         root: root hash over them, hexadecimal.
-        state: "closed" (every byte as sealed), "crashed", "in_use" or "unsealed".
+        state: "closed" (every byte as sealed), "crashed", "in_use", "unsealed" or "served".
         faults: what is wrong, in words; empty when the log verifies.
     """
 
@@ -47,22 +47,23 @@ class AuditReport:
 
 
 def verify_log(
-    path: Path, key: VerifyKey, *, origin: str | None = None, require_seal: bool = True
+    place: Place, key: VerifyKey, *, origin: str | None = None, require_seal: bool = True
 ) -> AuditReport:
-    """Check a log with nothing but its files and the public key; changes nothing.
+    """Check a log with nothing but its database and the public key; changes nothing.
 
     Args:
-        path: the log's database file.
+        place: where the log is.
         key: the log's public key.
         origin: the log that it must be; None accepts the name in its first checkpoint.
         require_seal: off for a database file that was copied without its ``.seal``; then a removed
             end or a changed unused byte cannot be seen.
 
     Raises:
-        StoreError: there is no log at ``path``.
+        StoreError: there is no log at ``place``.
         StoreBusy: it was being opened or closed all the time.
+        StoreUnavailable: its server cannot be reached.
     """
-    found = examine(path, schema(origin, key), key, require_seal=require_seal)
+    found = examine(place, schema(origin, key), key, require_seal=require_seal)
     head = found.head or EMPTY
     return AuditReport(head.entries, head.digest, found.state, found.faults)
 
@@ -130,13 +131,14 @@ class AuditReader:
 
 
 @contextmanager
-def read_log(path: Path) -> Iterator[AuditReader]:
+def read_log(place: Place) -> Iterator[AuditReader]:
     """Look into a log without opening it for writing; use :func:`verify_log` to trust it.
 
     Raises:
-        StoreError: there is no log at ``path``.
+        StoreError: there is no log at ``place``.
         StoreBusy: it was being opened or closed all the time.
+        StoreUnavailable: its server cannot be reached.
         TamperedStore: its database file is gone.
     """
-    with look(path, KIND, None) as reading:
+    with look(place, KIND, None) as reading:
         yield AuditReader(reading.connection)

@@ -1,11 +1,12 @@
 """The audit log's tables, and how to check that they hold one unbroken Merkle log."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, String, Text, select
+from sqlalchemy import BigInteger, Connection, Integer, LargeBinary, String, Text, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from privacy.audit.checkpoint import Checkpoint
@@ -20,6 +21,8 @@ KIND = "audit log"
 REVISION = "audit_0001"
 EMPTY = Head(0, Frontier().root().hex())
 _MOST_FAULTS = 20
+_NEWEST = "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1"
+_POSITION = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -31,7 +34,7 @@ class Leaf(Base):
 
     __tablename__ = "leaves"
 
-    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    index: Mapped[int] = mapped_column(_POSITION, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(String(16), index=True)
     body: Mapped[bytes] = mapped_column(LargeBinary)
 
@@ -41,7 +44,7 @@ class Note(Base):
 
     __tablename__ = "checkpoints"
 
-    size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    size: Mapped[int] = mapped_column(_POSITION, primary_key=True, autoincrement=False)
     note: Mapped[str] = mapped_column(Text)
 
 
@@ -53,6 +56,7 @@ def schema(origin: str | None, key: VerifyKey) -> Schema:
         revision=REVISION,
         head=_head,
         faults=lambda connection, since: list(_faults(connection, since, origin, key)),
+        attested=True,
     )
 
 
@@ -62,20 +66,28 @@ def bodies(connection: Connection, start: int = 0) -> Iterator[tuple[int, bytes]
     yield from connection.execute(query.execution_options(yield_per=1000))
 
 
-def frontier(connection: Connection) -> Frontier:
-    """The tree over all stored leaves."""
-    tree = Frontier()
-    for _, body in bodies(connection):
-        tree.append(leaf_hash(body))
-    return tree
+def add_leaves(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add leaves, each with ``index``, ``kind`` and ``body``."""
+    statement = insert(Leaf)
+    if connection.dialect.name == "postgresql":
+        # With RETURNING, SQLAlchemy sends many rows in one statement; the driver would send each.
+        connection.execute(statement.returning(Leaf.index), rows).all()
+    else:
+        connection.execute(statement, rows)
+
+
+def last_note(connection: Connection) -> str | None:
+    """The newest checkpoint as it is stored, unverified."""
+    # Asked in every write transaction, so without the cost of building a statement.
+    return connection.exec_driver_sql(_NEWEST).scalar()
 
 
 def _head(connection: Connection) -> Head:
     """What the last checkpoint says; that it is true is for the check to find."""
-    last = connection.execute(select(Note.note).order_by(Note.size.desc()).limit(1)).scalar()
+    last = last_note(connection)
     if last is None:
         return EMPTY
-    _, size, root, *_ = str(last).split("\n")
+    _, size, root, *_ = last.split("\n")
     return Head(int(size), base64.b64decode(root, validate=True).hex())
 
 

@@ -9,8 +9,8 @@ An adapter travels as a mapping from PEFT's own tensor names
 (``base_model.model.….lora_B.weight``) to float32 arrays, which is what a release stores.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -177,6 +177,26 @@ def peft_config_json(
         written: dict[str, Any] = peft_model.peft_config["default"].to_dict()
     written = {key: _plain(value) for key, value in written.items()}
     return written | {"base_model_name_or_path": base_name, "inference_mode": True}
+
+
+def config_of(written: Mapping[str, Any], factors: Literal["B", "AB"]) -> AdapterConfig:
+    """The shape that :func:`peft_config_json` wrote; ``factors`` is not part of PEFT's file.
+
+    Raises :class:`~privacy.dp.errors.AdapterMismatch` where it is none of ours.
+    """
+    try:
+        layers, targets = written["layers_to_transform"], written["target_modules"]
+        none = targets == DUMMY_TARGET_MODULES
+        return AdapterConfig(
+            rank=int(written["r"]),
+            alpha=int(written["lora_alpha"]),
+            targets=() if none else tuple(targets),
+            last_layers=0 if none else None if layers is None else len(layers),
+            factors=factors,
+            trained_modules=tuple(written["modules_to_save"] or ()),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterMismatch(f"the adapter's configuration lacks or misuses {error}") from None
 
 
 def _peft_config(model: PreTrainedModel, config: AdapterConfig) -> LoraConfig:

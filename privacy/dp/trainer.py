@@ -16,13 +16,12 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedTokenizerBase,
 )
 
-from privacy.base_model import model_digest
+from privacy.base_model import HEADS, load_classifier, model_digest
 from privacy.dp import adapter as adapters
 from privacy.dp import attention
 from privacy.dp.adapter import Adapter, AdapterConfig
@@ -36,7 +35,6 @@ from privacy.dp.session import Session
 from privacy.dp.state_cache import StateCache
 
 MICRO_BATCH_TOKENS = 512
-HEADS = ("classifier", "score")
 Progress = Callable[[int, int], None]
 Quantisation = Literal["int8", "int4"]
 
@@ -219,16 +217,12 @@ def _load(
             "quantization_config": bits,
             "device_map": device,
         }
+    if labels is not None:
+        return load_classifier(source, labels, **options)
     with torch.random.fork_rng():
-        # What is not pretrained and not trained either must be the same on every node.
+        # What is not pretrained must be the same on every node.
         torch.manual_seed(0)
-        if labels is None:
-            loaded = AutoModelForCausalLM.from_pretrained(source, **options)
-            return loaded, frozenset()
-        loaded, told = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=labels, output_loading_info=True, **options
-        )
-    return loaded, frozenset(n for n in told["missing_keys"] if n.partition(".")[0] in HEADS)
+        return AutoModelForCausalLM.from_pretrained(source, **options), frozenset()
 
 
 def _pooling(model: Any, fresh: frozenset[str], asked: Pooling | None) -> Pooling:

@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, insert
@@ -34,7 +33,8 @@ from privacy.ledger.entries import (
 )
 from privacy.ledger.history import LedgerHistory, composed
 from privacy.signing import SigningKey, VerifyKey
-from privacy.store.database import Database
+from privacy.store.database import open_database
+from privacy.store.place import Place
 from privacy.store.reading import State, examine, look
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -72,7 +72,7 @@ class LedgerReport:
     Attributes:
         entries: how many entries it holds.
         head: digest of the last one, hexadecimal.
-        state: "closed" (every byte as sealed), "crashed", "in_use" or "unsealed".
+        state: "closed" (every byte as sealed), "crashed", "in_use", "unsealed" or "served".
         faults: what is wrong, in words; empty when the ledger verifies.
     """
 
@@ -93,8 +93,8 @@ class Ledger(Closing):
     Threads and processes may reserve at once: check and charge are one transaction.
     """
 
-    def __init__(self, path: Path, key: SigningKey) -> None:
-        """Open, create or recover the ledger at ``path``.
+    def __init__(self, place: Place, key: SigningKey) -> None:
+        """Open, create or recover the ledger at ``place``.
 
         Raises:
             TamperedStore: it is not what ``key`` chained, signed and sealed.
@@ -104,7 +104,8 @@ class Ledger(Closing):
         # What this handle has read and found chained. A row that is changed underneath later cannot
         # lower a cost here, and is found by the next opening or verification.
         self._known: tuple[LedgerEntry, ...] = ()
-        self._database = Database(path, key, schema(key.verify_key), empty=EMPTY, exclusive=False)
+        self._place = place
+        self._database = open_database(place, key, schema(key.verify_key), empty=EMPTY)
 
     def close(self) -> None:
         """Let go, and seal when no other process writes. Doing so twice is fine."""
@@ -209,15 +210,15 @@ class Ledger(Closing):
         return self.read().history(department)
 
     @staticmethod
-    def verify(path: Path, key: VerifyKey, *, require_seal: bool = True) -> LedgerReport:
+    def verify(place: Place, key: VerifyKey, *, require_seal: bool = True) -> LedgerReport:
         """See :func:`verify_ledger`."""
-        return verify_ledger(path, key, require_seal=require_seal)
+        return verify_ledger(place, key, require_seal=require_seal)
 
     def _history(self, connection: Connection) -> LedgerHistory:
         try:
             entries = chained(connection, self._known)
         except ValueError as error:
-            raise TamperedStore(f"{self._database.path.name}: {error}") from None
+            raise TamperedStore(f"{self._place.name}: {error}") from None
         self._known = entries
         return LedgerHistory(entries)
 
@@ -245,39 +246,39 @@ class Ledger(Closing):
         return entry.index
 
 
-def verify_ledger(path: Path, key: VerifyKey, *, require_seal: bool = True) -> LedgerReport:
+def verify_ledger(place: Place, key: VerifyKey, *, require_seal: bool = True) -> LedgerReport:
     """Check a ledger with nothing but its files and the public key; changes nothing.
 
     Args:
-        path: the ledger's database file.
+        place: where the ledger is.
         key: the department's public key.
         require_seal: off for a database file that was copied without its ``.seal``; then a removed
             end or a changed unused byte cannot be seen.
 
     Raises:
-        StoreError: there is no ledger at ``path``.
+        StoreError: there is no ledger at ``place``.
         StoreBusy: it was being opened or closed all the time.
     """
-    found = examine(path, schema(key), key, require_seal=require_seal)
+    found = examine(place, schema(key), key, require_seal=require_seal)
     head = found.head or EMPTY
     return LedgerReport(head.entries, head.digest, found.state, found.faults)
 
 
-def read_ledger(path: Path, key: VerifyKey) -> LedgerHistory:
+def read_ledger(place: Place, key: VerifyKey) -> LedgerHistory:
     """The entries of a ledger that verifies, without opening it for writing.
 
     Raises:
         TamperedStore: it does not verify.
         StoreError: there is none.
     """
-    report = verify_ledger(path, key)
+    report = verify_ledger(place, key)
     if not report.ok:
         raise TamperedStore("; ".join(report.faults))
-    with look(path, "ledger", key) as reading:
+    with look(place, "ledger", key) as reading:
         try:
             return LedgerHistory(chained(reading.connection))
         except ValueError as error:
-            raise TamperedStore(f"{Path(path).name}: {error}") from None
+            raise TamperedStore(f"{place.name}: {error}") from None
 
 
 def _price(

@@ -1,4 +1,4 @@
-"""Who uses a store file now: ``flock`` on ``<db>.lock``, released by the system at any death."""
+"""Who uses a store file, a folder or a run now: ``flock``, released by the system at any death."""
 
 import fcntl
 import os
@@ -14,12 +14,16 @@ _POLL_SECONDS = 0.01
 class FileLock(Closing):
     """One holder's lock. Never held: nothing. Shared: with others. Exclusive: alone."""
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
-        """Open the lock file; with ``create`` off a missing one means that nobody writes here."""
+    def __init__(self, path: Path, *, create: bool = True, mode: int = 0o644) -> None:
+        """Open the lock file; with ``create`` off a missing one means that nobody writes here.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
         self._path = path
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         try:
-            self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
         except FileNotFoundError:
             if create:
                 raise

@@ -15,10 +15,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from privacy.errors import StoreBusy, StoreError, TamperedStore
 from privacy.signing import VerifyKey
 from privacy.store.lock import FileLock
+from privacy.store.place import Place, Postgres
 from privacy.store.schema import Access, Schema, reading_engine
 from privacy.store.seal import Head, Seal
 
-State = Literal["closed", "crashed", "in_use", "unsealed"]
+State = Literal["closed", "crashed", "in_use", "unsealed", "served"]
 _POLL_SECONDS = 0.01
 _WAIT_SECONDS = 10.0
 
@@ -30,8 +31,8 @@ class Reading:
     Attributes:
         connection: in a read transaction.
         state: "closed" (sealed bytes), "crashed" (its writer was killed), "in_use" (somebody
-            writes now) or "unsealed" (no readable seal).
-        seal: None when "unsealed".
+            writes now), "unsealed" (no readable seal) or "served" (by a database server).
+        seal: None when "unsealed" or "served".
         faults: what seal and files say is wrong.
     """
 
@@ -47,7 +48,7 @@ class Examination:
 
     Attributes:
         state: see :class:`Reading`; only "closed" rests on every byte of the file, the others on
-            chains, signatures and SQLite's integrity check.
+            chains and signatures, and those of files on SQLite's integrity check.
         head: the logical end that was read, None when nothing could be read.
         faults: everything that is wrong, in words; empty when all is well.
     """
@@ -62,9 +63,20 @@ def seal_path(path: Path) -> Path:
     return path.with_name(path.name + ".seal")
 
 
-def store_exists(path: Path) -> bool:
-    """Whether there is a store at ``path``, or was: a seal alone tells of one that was lost."""
-    return path.exists() or seal_path(path).exists()
+def store_exists(place: Place) -> bool:
+    """Whether there is a store, or was: a seal alone tells of one that was lost.
+
+    Raises:
+        StoreUnavailable: its server cannot be reached.
+    """
+    if isinstance(place, Postgres):
+        from privacy.store.postgres import exists
+
+        if place.remembered.exists():
+            return True
+        with _served(place) as connection:
+            return exists(connection)
+    return place.exists() or seal_path(place).exists()
 
 
 def lock_path(path: Path) -> Path:
@@ -74,12 +86,12 @@ def lock_path(path: Path) -> Path:
 
 @contextmanager
 def look(
-    path: Path, kind: str, key: VerifyKey | None, *, locked: bool = False
+    place: Place, kind: str, key: VerifyKey | None, *, locked: bool = False
 ) -> Iterator[Reading]:
     """A consistent, read-only view; leaves no file behind beside the store.
 
     Args:
-        path: the database file.
+        place: where the store is.
         kind: what the store must be.
         key: whose seal it must carry; None looks without trust.
         locked: the caller holds the store's lock alone.
@@ -88,8 +100,13 @@ def look(
         TamperedStore: the database file is missing, its seal is not.
         StoreError: there is no such store.
         StoreBusy: the store changed hands during ten seconds.
+        StoreUnavailable: its server cannot be reached.
     """
-    path = Path(path)
+    if isinstance(place, Postgres):
+        with _there(place, kind) as connection:
+            yield Reading(connection, "served", None)
+        return
+    path = Path(place)
     if not path.is_file():
         if seal_path(path).exists():
             raise TamperedStore(f"{path.name} is missing, but its seal is there")
@@ -105,7 +122,7 @@ def look(
 
 
 def examine(
-    path: Path,
+    place: Place,
     schema: Schema,
     key: VerifyKey,
     *,
@@ -115,7 +132,7 @@ def examine(
     """Check a store's seal, bytes, structure, chain and signatures.
 
     Args:
-        path: the database file.
+        place: where the store is.
         schema: how to check its content.
         key: who must have signed it.
         require_seal: off for a database file that was copied away from its seal.
@@ -123,9 +140,16 @@ def examine(
 
     Raises:
         StoreError: there is neither database nor seal.
-        StoreBusy: see :func:`look`.
+        StoreBusy, StoreUnavailable: see :func:`look`.
     """
     try:
+        if isinstance(place, Postgres):
+            from privacy.store.postgres import faults_of
+
+            with _there(place, schema.kind) as connection:
+                head, found = faults_of(connection, place, schema, key)
+            return Examination("served", head, tuple(found))
+        path = place
         with look(path, schema.kind, key, locked=locked) as reading:
             faults = list(reading.faults)
             if reading.state == "unsealed" and not require_seal:
@@ -134,6 +158,33 @@ def examine(
             return Examination(reading.state, head, tuple(faults + found))
     except TamperedStore as error:
         return Examination("unsealed", None, (str(error),))
+
+
+@contextmanager
+def _served(place: Postgres) -> Iterator[Connection]:
+    from privacy.store.postgres import server_engine, told
+
+    engine = server_engine(place, keep=False)
+    with told(place), engine.execution_options(begin="READ").begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _there(place: Postgres, kind: str) -> Iterator[Connection]:
+    """Raises:
+    TamperedStore: the tables are gone, but this machine remembers them.
+    StoreError: there is no such store.
+    """
+    from privacy.store.postgres import exists
+
+    with _served(place) as connection:
+        if not exists(connection):
+            if place.remembered.exists():
+                raise TamperedStore(
+                    f"{place.name} is missing, but {place.remembered.name} remembers it"
+                )
+            raise StoreError(f"there is no {kind} at {place}")
+        yield connection
 
 
 def _content_faults(reading: Reading, path: Path, schema: Schema) -> tuple[Head | None, list[str]]:

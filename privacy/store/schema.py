@@ -29,6 +29,7 @@ class Schema:
         head: reads the logical end, cheaply and without checking.
         faults: checks everything that is chained or signed, and that the history begins with the
             given earlier head (None: no such claim); returns what is wrong, in words.
+        attested: its own rows carry signatures over every head, as checkpoints do.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Schema:
     revision: str
     head: Callable[[Connection], Head]
     faults: Callable[[Connection, Head | None], list[str]]
+    attested: bool = False
 
 
 def writing_engine(path: Path) -> Engine:
@@ -101,17 +103,28 @@ def migrate(engine: Engine, schema: Schema) -> None:
     A crash leaves the old tables or the new ones. Callers that race wait for each other.
     """
     with engine.begin() as connection:
-        if inspect(connection).has_table("alembic_version"):
-            now = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            if now == schema.revision:
-                return
-        # Imported only here: most openings find the tables as they should be.
-        from alembic import command
-        from alembic.config import Config
+        upgrade(connection, schema)
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.set_main_option("version_locations", str(schema.migrations))
-        config.set_main_option("path_separator", "newline")
-        config.attributes["connection"] = connection
-        command.upgrade(config, schema.revision)
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision of the tables that are there; None where there are none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def upgrade(connection: Connection, schema: Schema) -> None:
+    """Bring the tables to ``schema.revision`` in the caller's transaction."""
+    if revision_of(connection) == schema.revision:
+        return
+    # Imported only here: most openings find the tables as they should be.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("version_locations", str(schema.migrations))
+    config.set_main_option("path_separator", "newline")
+    config.attributes["connection"] = connection
+    command.upgrade(config, schema.revision)

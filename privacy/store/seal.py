@@ -78,11 +78,15 @@ class Seal:
         size = database.stat().st_size
         return cls(kind, "closed", head, size, sha256_file(database), True, key.key_id)
 
-    def write(self, path: Path, key: SigningKey) -> None:
-        """Sign and write, atomically and durably."""
+    def signed(self, key: SigningKey) -> bytes:
+        """Its one line."""
         body = self._body()
         signature = base64.b64encode(key.sign(canonical_json(body))).decode()
-        write_atomic(path, canonical_json({"seal": body, "signature": signature}) + b"\n")
+        return canonical_json({"seal": body, "signature": signature}) + b"\n"
+
+    def write(self, path: Path, key: SigningKey) -> None:
+        """Sign and write, atomically and durably."""
+        write_atomic(path, self.signed(key))
 
     @classmethod
     def read(cls, path: Path, kind: str, key: VerifyKey | None) -> Self:
@@ -102,17 +106,26 @@ class Seal:
             raise TamperedStore(
                 f"{path.name} is missing; a clean end and a crash both leave it, so it was removed"
             ) from None
+        return cls.of(data, path.name, kind, key)
+
+    @classmethod
+    def of(cls, data: bytes, name: str, kind: str, key: VerifyKey | None) -> Self:
+        """The seal that :meth:`signed` wrote; ``name`` is what the errors call it.
+
+        Raises:
+            TamperedStore: malformed, of another store, or not signed by ``key``.
+        """
         try:
             seal, signature = cls._parse(data)
         except (CanonicalError, KeyError, TypeError) as error:
-            raise TamperedStore(f"{path.name} is malformed: {error}") from None
+            raise TamperedStore(f"{name} is malformed: {error}") from None
         if seal.kind != kind:
-            raise TamperedStore(f"{path.name} seals a store of kind {seal.kind!r}, not {kind!r}")
+            raise TamperedStore(f"{name} seals a store of kind {seal.kind!r}, not {kind!r}")
         if key is not None:
             try:
                 key.verify(signature, canonical_json(seal._body()))
             except SignatureInvalid as error:
-                raise TamperedStore(f"{path.name}: {error}") from None
+                raise TamperedStore(f"{name}: {error}") from None
         return seal
 
     def _body(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from api.jwks import Fetch
 from api.keys import KeyStore
 from api.limits import Rates
 from api.settings import ServiceSettings
+from api.tracing import Tracing
 from policies.load import parse_policy
 from policies.model import Policy
 from privacy.audit.entries import AuditEntry
@@ -69,9 +70,11 @@ def release(
     tensors: dict[str, Any] | None = None,
     adapter_config: dict[str, Any] | None = None,
     base_model_digest: str = "0" * 64,
+    keys: dict[str, SigningKey] | None = None,
+    key: SigningKey | None = None,
 ) -> VerifiedRelease:
-    """A published release of two departments."""
-    departments = {"hr": SigningKey.generate(), "finance": SigningKey.generate()}
+    """A release of two departments, published by ``key``; ``keys`` signed their receipts."""
+    departments = keys or {"hr": SigningKey.generate(), "finance": SigningKey.generate()}
     event = PoissonGaussian(sampling_rate=0.25, noise_multiplier=1.5, steps=6)
     receipts = [
         Receipt(
@@ -111,8 +114,8 @@ def release(
         statement,
         receipts,
         {},
-        SigningKey.generate(),
-        department_keys={name: key.verify_key for name, key in departments.items()},
+        key or SigningKey.generate(),
+        department_keys={name: each.verify_key for name, each in departments.items()},
     )
 
 
@@ -142,7 +145,7 @@ class Service:
 
     def entries(self) -> list[AuditEntry]:
         """All audit entries so far."""
-        with read_log(self.audit.path) as reader:
+        with read_log(self.audit.place) as reader:
             return [stored.entry for stored in reader.entries()]
 
     @property
@@ -167,6 +170,7 @@ def build(
     releases: Any = None,
     rates: Rates | None = None,
     fetch_keys: Fetch | None = None,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> Service:
     """Open everything and wire it; the caller closes ``audit`` and ``keys``."""
@@ -186,6 +190,7 @@ def build(
         ledgers=ledgers,
         rates=rates,
         fetch_keys=fetch_keys,
+        tracing=tracing,
     )
     service = Service(app, engine, audit, keys, key, published, declared)
     for role in declared.roles:

@@ -58,7 +58,7 @@ def test_revocation_by_another_process_holds_from_the_next_request(service: Serv
     """A second store on the same file stands for the command line beside the running service."""
     client = service.client()
     assert client.get("/v1/models").status_code == 200
-    path = service.audit.path.parent
+    path = service.audit.place.parent
     with_cli = KeyStore(
         path / "keys.db", signing_key=service.signing_key, secret=path / "keys.secret"
     )
@@ -117,7 +117,7 @@ def test_unknown_routes_and_methods(service: Service) -> None:
 
 def test_a_locked_key_store_still_lets_callers_in(service: Service) -> None:
     """While another process keeps the database locked, keys open and answers leave at once."""
-    path = service.audit.path.parent / "keys.db"
+    path = service.audit.place.parent / "keys.db"
     headers = {"Authorization": f"Bearer {service.tokens['app']}"}
     with BackgroundServer(service.app) as server, closing(sqlite3.connect(path)) as other:
         other.isolation_level = None

@@ -1,6 +1,7 @@
 """Answers that are decoded together are those that would be made alone."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_scores_of_a_batch_are_within_their_bound(engine: TransformersEngine) ->
         batcher = Batcher(engine._model, rows=rows)
         watched = [_Watched(prompt, 6 + index) for index, prompt in enumerate(prompts)]
         for row in watched:
-            batcher.submit(row)
+            batcher.submit([row])
         assert all(row.gone.wait(60) for row in watched)
         return [row.scores for row in watched]
 
@@ -97,7 +98,7 @@ def test_a_row_that_fails_harms_no_other(engine: TransformersEngine) -> None:
     batcher = Batcher(engine._model, rows=3)
     rows = [_Watched([7, 8], 5), _Watched([9], 5, fails=True), _Watched([7, 8, 9], 5)]
     for row in rows:
-        batcher.submit(row)
+        batcher.submit([row])
     assert all(row.gone.wait(60) for row in rows)
     assert [row.error is None for row in rows] == [True, False, True]
     assert [len(row.scores) for row in rows] == [5, 1, 5]
@@ -121,11 +122,58 @@ def test_a_full_batch_and_its_memory_are_bounds(engine: TransformersEngine) -> N
     batcher = Batcher(Counting(), rows=4, tokens=60)
     rows = [_Watched(list(range(5, 5 + length)), 8) for length in (3, 4, 30, 5, 6, 3, 70)]
     for row in rows:
-        batcher.submit(row)
+        batcher.submit([row])
     assert all(row.gone.wait(60) for row in rows)
     assert all(len(row.scores) == 8 for row in rows)
     assert max(count for count, _ in seen) > 1
     assert all(count <= 4 and (count == 1 or count * width <= 60) for count, width in seen)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_several_answers_read_their_prompt_once(engine: TransformersEngine, rows: int) -> None:
+    """Rows of one prompt, more than there is room for: one pass over it, each its own scores."""
+    widths: list[int] = []
+    model = engine._model
+
+    class Counting:
+        config = model.config
+
+        def parameters(self) -> Any:
+            return model.parameters()
+
+        def __call__(self, **given: Any) -> Any:
+            widths.append(given["input_ids"].shape[1])
+            return model(**given)
+
+    batcher = Batcher(Counting(), rows=rows)
+    prompt, other = list(range(5, 25)), [7, 8, 9]
+    watched = [_Watched(prompt, 3 + number) for number in range(5)]
+    batcher.submit([_Watched(other, 4)])
+    batcher.submit(watched)
+    batcher.submit([last := _Watched(other, 9)])
+    assert all(row.gone.wait(60) for row in (*watched, last))
+    assert [width for width in widths if width > 1].count(len(prompt)) == 1
+    alone = Batcher(model, rows=1)
+    for row in watched:
+        alone.submit([single := _Watched(prompt, len(row.scores))])
+        assert single.gone.wait(60)
+        torch.testing.assert_close(row.scores, single.scores, rtol=0, atol=1e-4)
+
+
+def test_n_answers_are_decoded_together(engine: TransformersEngine) -> None:
+    """Items of all answers come in turns, usage grows to their sum, and closing ends them all."""
+    request = GenerationRequest(MODEL, (Message("user", "go on"),), max_tokens=30, seed=3, n=4)
+    items = list(engine.stream(request))
+    order = [item.index for item in items]
+    assert order != sorted(order)
+    spent = [item.usage.completion_tokens for item in items]
+    assert spent == sorted(spent)
+    single = [engine.generate(replace(request, n=1, seed=3 + index)) for index in range(4)]
+    assert spent[-1] == sum(one.usage.completion_tokens for one in single)
+    left = engine.stream(replace(request, max_tokens=400, n=16))
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert not engine._batcher._waiting
 
 
 def test_whoever_leaves_makes_room(engine: TransformersEngine) -> None:

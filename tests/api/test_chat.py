@@ -379,3 +379,24 @@ def test_no_log_holds_prompt_answer_or_key(
     written = "\n".join(f"{record.getMessage()} {record.exc_text} {record.args}" for record in ours)
     assert "POST /v1/chat/completions 200" in written
     assert not any(secret in written for secret in (*SECRETS, service.tokens["app"], "Write to"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_release_meets_nothing_above_its_maximum(
+    make_service: Factory, published: Any, stream: bool
+) -> None:
+    """Prompts are refused and answers withheld, although the policy would redact or allow it."""
+    leaky = EchoEngine(published.id, reply=lambda said: LEAK)
+    levels = (
+        f"[pii.answer.entities]\nCREDIT_CARD = 'allow'\n"
+        f"[sensitivity.releases]\n'{published.id}' = 'internal'\n"
+        "[sensitivity.entities]\nEMAIL_ADDRESS = 'internal'\n"
+    )
+    service = make_service(engine=leaky, policy_text=POLICY + levels)
+    refused = service.client().post(URL, json=chat("Pay 4242 4242 4242 4242", stream=stream))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "entity_refused")
+    assert "CREDIT_CARD" in refused.text
+    assert not leaky.seen
+    answer = service.client().post(URL, json=chat(f"Ask {EMAIL}", stream=stream))
+    assert "answer_blocked" in answer.text
+    assert "4242" not in answer.text

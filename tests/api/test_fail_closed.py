@@ -7,8 +7,9 @@ import pytest
 
 from api.engines.base import Finished, GenerationRequest, Item
 from api.errors import EngineError
+from api.keys import ApiKey, KeyStore
 from privacy.audit.log import AuditLog
-from privacy.errors import AuditUnavailable, TamperedStore
+from privacy.errors import AuditUnavailable, StoreUnavailable, TamperedStore
 from privacy.pii.entities import Span
 from privacy.pii.errors import RedactionUnavailable
 from privacy.pii.patterns import PatternDetector
@@ -45,6 +46,22 @@ class FailingDetector(PatternDetector):
         if self._good < 0:
             raise RedactionUnavailable(f"cannot look at {texts!r}")
         return super().detect_many(texts)
+
+
+def test_without_the_key_store_nobody_is_let_in(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that cannot be read are no wrong keys: 503, try again, and an entry about it."""
+
+    def lost(self: KeyStore, text: str, origin: str | None = None) -> ApiKey:
+        raise StoreUnavailable("postgresql://10.0.0.7:5432/x cannot be reached")
+
+    monkeypatch.setattr(KeyStore, "authenticate", lost)
+    answer = service.client("admin").post(URL, json=chat(PROMPT))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keys_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert "10.0.0.7" not in answer.text
+    assert [entry.data["outcome"] for entry in service.entries()] == ["keys_unavailable"]
 
 
 @pytest.mark.parametrize(("method", "url", "body"), ROUTES)

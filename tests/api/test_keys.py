@@ -1,6 +1,7 @@
 """API keys: shown once, stored as keyed digests, bound to what they may do."""
 
-import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from api.keys import KeyStore
 from api.keys_scope import Scope
 from privacy.errors import TamperedStore
 from privacy.signing import SigningKey
+from tests.postgres_kit import Places
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -37,15 +39,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, signing_key: SigningKey, clock: Clock) -> KeyStore:
-    """An empty store."""
-    return open_store(tmp_path, signing_key, clock)
+def store(places: Places, signing_key: SigningKey, clock: Clock) -> Iterator[KeyStore]:
+    """An empty store, in either database."""
+    with closing(open_store(places, signing_key, clock)) as opened:
+        yield opened
 
 
-def open_store(folder: Path, signing_key: SigningKey, clock: Clock) -> KeyStore:
-    """The store in the folder."""
+def open_store(places: Places, signing_key: SigningKey, clock: Clock) -> KeyStore:
+    """The store."""
     return KeyStore(
-        folder / "keys.db", signing_key=signing_key, secret=folder / "secret", clock=clock
+        places("keys"), signing_key=signing_key, secret=places.folder / "secret", clock=clock
     )
 
 
@@ -102,53 +105,52 @@ def test_no_file_holds_a_key(store: KeyStore, tmp_path: Path) -> None:
 
 
 def test_keys_survive_and_share(
-    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+    store: KeyStore, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """Two stores on one file see each other's keys at once; a closed store opens again."""
-    second = open_store(tmp_path, signing_key, clock)
+    second = open_store(places, signing_key, clock)
     text, key = second.create("crm", "app")
     assert store.authenticate(text) == key
     second.close()
     store.close()
-    assert open_store(tmp_path, signing_key, clock).authenticate(text) == key
+    assert open_store(places, signing_key, clock).authenticate(text) == key
 
 
 def test_a_role_changed_in_the_database_makes_the_key_unknown(
-    store: KeyStore, tmp_path: Path
+    store: KeyStore, places: Places
 ) -> None:
     """Whoever can write the database cannot give a key another role, principal or expiry."""
     text, _ = store.create("crm", "app", NOW + timedelta(days=1))
+    places.tamper(places("keys"), "key_events")
     for column, value in (("role", "admin"), ("principal", "boss"), ("expires", "")):
-        with sqlite3.connect(tmp_path / "keys.db") as connection:
-            (before,) = connection.execute(f"SELECT {column} FROM key_events").fetchone()
-            connection.execute(f"UPDATE key_events SET {column} = ?", (value,))
+        ((before,),) = places.sql(places("keys"), f"SELECT {column} FROM key_events")
+        places.sql(places("keys"), f"UPDATE key_events SET {column} = '{value}'")
         assert reason(store, text) == "unknown"
-        with sqlite3.connect(tmp_path / "keys.db") as connection:
-            connection.execute(f"UPDATE key_events SET {column} = ?", (before,))
+        places.sql(places("keys"), f"UPDATE key_events SET {column} = '{before}'")
     assert store.authenticate(text).role == "app"
 
 
 def test_a_removed_revocation_is_found(
-    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+    store: KeyStore, tmp_path: Path, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """A store that was changed while closed, by so much as one event, does not open."""
     _, key = store.create("crm", "app")
     store.revoke(key.id)
     store.close()
-    with sqlite3.connect(tmp_path / "keys.db") as connection:
-        connection.execute("DELETE FROM key_events WHERE kind = 'revoked'")
+    remove = "DELETE FROM key_events WHERE kind = 'revoked'"
+    places.tamper(places("keys"), "key_events", remove)
     with pytest.raises(TamperedStore):
-        open_store(tmp_path, signing_key, clock)
+        open_store(places, signing_key, clock)
 
 
 def test_another_server_secret_opens_nothing(
-    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+    store: KeyStore, tmp_path: Path, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """The database alone, without the secret file, authenticates nobody."""
     text, _ = store.create("crm", "app")
     store.close()
     (tmp_path / "secret").unlink()
-    assert reason(open_store(tmp_path, signing_key, clock), text) == "unknown"
+    assert reason(open_store(places, signing_key, clock), text) == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -179,17 +181,17 @@ def test_revoking_an_unknown_key_is_refused(store: KeyStore) -> None:
 
 
 def test_a_secret_file_that_others_can_read_is_refused(
-    tmp_path: Path, signing_key: SigningKey, clock: Clock
+    tmp_path: Path, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """Wrong mode or length of the server secret is an error, never a weaker store."""
     (tmp_path / "secret").write_bytes(b"x" * 32)
     (tmp_path / "secret").chmod(0o644)
     with pytest.raises(KeyRequestInvalid, match="0644"):
-        open_store(tmp_path, signing_key, clock)
+        open_store(places, signing_key, clock)
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "secret").write_bytes(b"x")
     with pytest.raises(KeyRequestInvalid, match="1 bytes"):
-        open_store(tmp_path, signing_key, clock)
+        open_store(places, signing_key, clock)
 
 
 def test_rotation_overlaps(store: KeyStore, clock: Clock) -> None:
@@ -272,17 +274,16 @@ def test_networks_bind(store: KeyStore, origin: str | None, admitted: bool) -> N
 
 
 def test_a_scope_changed_in_the_database_makes_the_key_unknown(
-    store: KeyStore, tmp_path: Path
+    store: KeyStore, places: Places
 ) -> None:
     """Whoever can write the database cannot widen a key."""
     text, _ = store.create("crm", "app", name="crm", scope=Scope.of(["chat"]))
+    places.tamper(places("keys"), "key_events")
     for column, value in (("scope", ""), ("scope", '{"operations":["keys"]}'), ("name", "x")):
-        with sqlite3.connect(tmp_path / "keys.db") as connection:
-            (before,) = connection.execute(f"SELECT {column} FROM key_events").fetchone()
-            connection.execute(f"UPDATE key_events SET {column} = ?", (value,))
+        ((before,),) = places.sql(places("keys"), f"SELECT {column} FROM key_events")
+        places.sql(places("keys"), f"UPDATE key_events SET {column} = '{value}'")
         assert reason(store, text) == "unknown"
-        with sqlite3.connect(tmp_path / "keys.db") as connection:
-            connection.execute(f"UPDATE key_events SET {column} = ?", (before,))
+        places.sql(places("keys"), f"UPDATE key_events SET {column} = '{before}'")
     assert store.authenticate(text).name == "crm"
 
 
@@ -310,29 +311,46 @@ def test_the_last_use_is_noted_to_the_minute(store: KeyStore, clock: Clock) -> N
 
 
 def test_derived_secrets_differ_by_purpose_and_agree_between_replicas(
-    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+    store: KeyStore, tmp_path: Path, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """One server secret serves several purposes, none of which tells another."""
-    again = open_store(tmp_path, signing_key, clock)
+    again = open_store(places, signing_key, clock)
     assert store.derive("a") == again.derive("a")
     assert len({store.derive("a"), store.derive("b"), (tmp_path / "secret").read_bytes()}) == 3
     again.close()
 
 
 def test_keys_of_an_earlier_version_still_open(
-    store: KeyStore, tmp_path: Path, signing_key: SigningKey, clock: Clock
+    store: KeyStore, tmp_path: Path, places: Places, signing_key: SigningKey, clock: Clock
 ) -> None:
     """A store without names and scopes is migrated: its chain verifies and its keys open."""
     text, key = store.create("crm", "app", NOW + timedelta(days=1))
     store.revoke(store.create("erp", "app")[1].id)
-    with sqlite3.connect(tmp_path / "keys.db") as connection:
-        connection.execute("ALTER TABLE key_events DROP COLUMN name")
-        connection.execute("ALTER TABLE key_events DROP COLUMN scope")
-        connection.execute("DROP TABLE key_uses")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    places.tamper(
+        places("keys"),
+        "key_events",
+        "ALTER TABLE key_events DROP COLUMN name",
+        "ALTER TABLE key_events DROP COLUMN scope",
+        "DROP TABLE key_uses",
+        "UPDATE alembic_version SET version_num = '0001'",
+        *(["DROP TRIGGER key_events_no_truncate ON key_events"] if places.cluster else []),
+    )
     store.close()
-    migrated = open_store(tmp_path, signing_key, clock)
+    migrated = open_store(places, signing_key, clock)
     assert migrated.authenticate(text) == key
     assert [each.state(NOW) for each in migrated.list()] == ["active", "revoked"]
     migrated.close()
-    open_store(tmp_path, signing_key, clock).close()
+    open_store(places, signing_key, clock).close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE key_events SET role = 'admin'", "DELETE FROM key_events"]
+)
+def test_the_database_refuses_to_change_an_event(
+    store: KeyStore, places: Places, statement: str
+) -> None:
+    """A role cannot be changed nor a revocation removed, by whatever program."""
+    text, _ = store.create("crm", "app")
+    with pytest.raises(Exception, match="the key store is append-only"):
+        places.sql(places("keys"), statement)
+    assert store.authenticate(text).role == "app"

@@ -49,7 +49,7 @@ class _Named:
 
 
 def _release(name: str) -> VerifiedRelease:
-    return SimpleNamespace(id=name)  # type: ignore[return-value]
+    return SimpleNamespace(id=name, personal={})  # type: ignore[return-value]
 
 
 def _close(release: str, engine: Any) -> None:

@@ -11,7 +11,7 @@ from client.frozen import FrozenFactors
 from policies.errors import PolicyError
 from policies.load import parse_policy
 from privacy import crashpoints
-from privacy.composition import serve_together
+from privacy.composition import added
 from privacy.dp.accounting import epsilon
 from privacy.exchange import Decline, RoundReply, RoundRequest, adapter_digest
 from server.federation import run_federation
@@ -185,7 +185,7 @@ def test_whole_run_costs_its_target_with_both_adapters(tmp_path: Path) -> None:
 
 
 def test_what_is_served_is_the_sum_of_both(tmp_path: Path) -> None:
-    """Composed for serving, the products B A of shared and personal adapter add, in float64."""
+    """On top of the shared adapter, the products B A of both add, in float64; the rank stays."""
     node = Node(tmp_path, "hr", POLICY)
     answered(node)
     own = personal(node)
@@ -194,13 +194,13 @@ def test_what_is_served_is_the_sum_of_both(tmp_path: Path) -> None:
         n: rng.standard_normal(t.shape).astype(np.float32) if "lora_B" in n else t
         for n, t in ADAPTER.items()
     }
-    served = serve_together(shared, {**ADAPTER, **own})
+    served = added(shared, own)
     for b in own:
         a = b.replace("lora_B", "lora_A")
         exact = (shared[b].astype(np.float64) + own[b]) @ ADAPTER[a].astype(np.float64)
         product = served[b].astype(np.float64) @ served[a].astype(np.float64)
         np.testing.assert_allclose(product, exact, atol=1e-6)
-        assert served[a].shape[0] == 2 * ADAPTER[a].shape[0]
+        assert served[a].shape == ADAPTER[a].shape
 
 
 def test_personal_layers_need_a_frozen_a() -> None:

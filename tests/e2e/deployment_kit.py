@@ -1,5 +1,6 @@
 """Hub and nodes as separate processes on loopback, and a record of every socket that they use."""
 
+import contextlib
 import json
 import os
 import queue
@@ -91,6 +92,13 @@ class Process:
             self.lines.append(line)
             if re.search(pattern, line):
                 return line
+
+    def forget(self) -> None:
+        """Look at nothing that was said until now when a line is waited for."""
+        with contextlib.suppress(queue.Empty):
+            while (line := self._new.get_nowait()) is not None:
+                self.lines.append(line)
+            self._new.put(None)  # it has ended, as whoever waits must see
 
     def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
         """Send a signal and wait; the exit code."""

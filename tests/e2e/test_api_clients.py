@@ -1,8 +1,10 @@
 """The official clients against the service with the real base model and a verified release."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +14,9 @@ from typing import Any
 import openai
 import pytest
 
-from api.engines.base import GenerationRequest, GenerationResult, Item
+from api.engines.base import Classes, GenerationRequest, GenerationResult, Item, Vectors
+from api.engines.encoder_local import TransformersEncoder
+from api.engines.together import Together
 from api.engines.transformers_local import TransformersEngine
 from api.server import BackgroundServer
 from intramural.assets import asset_path
@@ -21,8 +25,9 @@ from privacy.dp.adapter import AdapterConfig
 from privacy.dp.trainer import LoraTrainer
 from tests.api import service_kit
 from tests.api.service_kit import PROMPT, SECRETS, Service
+from tests.api.test_reading import make_encoder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 CONFIG = AdapterConfig(rank=4, alpha=8, targets=("q_proj", "v_proj"), last_layers=1)
 TOOL: Any = {
@@ -58,15 +63,19 @@ FORMAT: Any = {
     },
 }
 REPEAT = f"Repeat exactly: {PROMPT}"
+SLOW = "INTRAMURAL_E2E_SLOW"
+READER = "reader"
+CLIENTS = ("langchain-openai>=1,<2", "litellm>=1.90,<2")
 
 
 class Recording:
-    """An engine that remembers every request that it passes on."""
+    """Engines that remember everything that they are asked."""
 
-    def __init__(self, engine: TransformersEngine) -> None:
+    def __init__(self, engine: Together) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self.seen: list[GenerationRequest] = []
+        self.read: list[str] = []
 
     def models(self) -> list[str]:
         """See the port."""
@@ -82,9 +91,20 @@ class Recording:
         self._note(request)
         return self._engine.stream(request)
 
+    def embed(self, model: str, texts: tuple[str, ...]) -> Vectors:
+        """See the port."""
+        self.read += texts
+        return self._engine.embed(model, texts)
+
+    def classify(self, model: str, texts: tuple[str, ...]) -> Classes:
+        """See the port."""
+        self.read += texts
+        return self._engine.classify(model, texts)
+
     def everything(self) -> str:
         """All that was seen, in every field."""
-        return json.dumps([asdict(one) for one in self.seen], ensure_ascii=False, default=str)
+        seen = [*(asdict(one) for one in self.seen), *self.read]
+        return json.dumps(seen, ensure_ascii=False, default=str)
 
     def _note(self, request: GenerationRequest) -> None:
         with self._lock:
@@ -105,8 +125,9 @@ def running(
         adapter_config=trainer.adapter_config_json(CONFIG),
         base_model_digest=trainer.base_digest,
     )
-    engine = Recording(TransformersEngine(model, release))
-    service = service_kit.build(folder, release, engine=engine)
+    reader = TransformersEncoder(make_encoder(folder / "reader", head=False), model_id=READER)
+    engine = Recording(Together([TransformersEngine(model, release), reader]))
+    service = service_kit.build(folder, release, engine=engine, serve_base_model=True)
     with BackgroundServer(service.app) as server:
         yield f"{server.base_url}/v1", service, engine
     service.keys.close()
@@ -261,5 +282,67 @@ def test_node(running: tuple[str, Service, Recording], tmp_path: Path) -> None:
     assert got["error"]["name"] == "BadRequestError"
     assert (got["error"]["status"], got["error"]["param"]) == (400, "temperature")
     assert got["error"]["requestID"].startswith("req_")
-    assert got["models"] == [service.release.id]
+    assert got["models"] == [service.release.id, READER]
+    assert not any(secret in engine.everything() for secret in SECRETS)
+
+
+@pytest.fixture(scope="module")
+def others_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with LangChain's and LiteLLM's clients, and nothing of ours."""
+    if not os.environ.get(SLOW):
+        pytest.skip(f"installs two clients; set {SLOW}=1, or run: make e2e-api")
+    folder = tmp_path_factory.mktemp("others")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    python = folder / "bin" / "python"
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CLIENTS],
+        capture_output=True,
+        check=False,
+        timeout=900,
+    )
+    if installed.returncode != 0:
+        pytest.skip("the registry of Python packages cannot be reached")
+    return python
+
+
+@pytest.mark.parametrize("script", ["langchain_client.py", "litellm_client.py"])
+def test_clients_of_others(
+    script: str, others_python: Path, running: tuple[str, Service, Recording], tmp_path: Path
+) -> None:
+    """LangChain's and LiteLLM's clients, unchanged: chat, stream, tools, schema, vectors, errors."""
+    url, service, engine = running
+    engine.seen.clear()
+    engine.read.clear()
+    path = Path(__file__).parent / "clients" / script
+    given = [url, service.tokens["app"], REPEAT, json.dumps(TOOL), json.dumps(FORMAT), READER]
+    done = subprocess.run(
+        [others_python, "-I", path, *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    got = json.loads(done.stdout.splitlines()[-1])
+    check(got["text"])
+    assert [got["streamed"], *got["others"], got["response"]] == [got["text"]] * (
+        2 + len(got["others"])
+    )
+    assert got["usage"] == got["streamed_usage"]
+    assert got["release"] == service.release.id
+    assert len(got["two"]) == 2
+    for call in got["calls"]:
+        assert set(call) == {"subject", "urgent"}
+        assert isinstance(call["urgent"], bool)
+    for formatted in got["formatted"]:
+        assert formatted["mood"] in ("good", "bad")
+        assert 1 <= formatted["score"] <= 5
+    check(got["after"])
+    check(got["plain"])
+    assert got["vectors"] == [32, 32]
+    assert got["error"]["status"] == 400
+    assert "temperature" in str(got["error"])
+    assert engine.seen
+    assert engine.read
     assert not any(secret in engine.everything() for secret in SECRETS)

@@ -16,22 +16,15 @@ from intramural.errors import WorkspaceError
 from intramural.service import find_release, open_service
 from intramural.workspace import Workspace
 from policies.model import Policy
-from privacy.errors import StoreBusy
+from privacy.audit.entries import AuditEntry
 from privacy.pii.patterns import PatternDetector
 from privacy.release import VerifiedRelease
 from privacy.signing import SigningKey
 from tests.api.echo import EchoEngine
 from tests.intramural.cli_kit import POLICY, Cli, flip
+from tests.intramural.service_process import SERVE
 
 EMAIL = "ada.lovelace@example.org"
-# The detector of patterns passes the port's contract suite; it stands in for models of 100 MB.
-SERVE = (
-    "import sys, intramural.service\n"
-    "from privacy.pii.patterns import PatternDetector\n"
-    "intramural.service.detector_for = lambda *_: PatternDetector()\n"
-    "from intramural.cli import main\n"
-    "sys.exit(main())\n"
-)
 
 
 def light(policy: Policy, release: VerifiedRelease) -> tuple[PatternDetector, EchoEngine]:
@@ -180,20 +173,21 @@ def test_opened_parts_are_closed_again(workspace: Workspace) -> None:
         assert not service.audit.available
 
 
-def test_only_one_service_writes_an_audit_log(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second service over the same workspace is refused, not mixed into the first one's log."""
-    real = intramural.service.open_audit
-    monkeypatch.setattr(
-        intramural.service, "open_audit", lambda workspace: real(workspace, timeout=0.0)
-    )
+def test_two_services_share_a_workspace(workspace: Workspace) -> None:
+    """Both write one audit log, without a fork or a gap."""
+    from privacy.audit.log import verify_log
+    from privacy.signing import VerifyKey
+
     with (
-        open_service(workspace, open_models=light),
-        pytest.raises(StoreBusy),
-        open_service(workspace, open_models=light),
+        open_service(workspace, open_models=light) as one,
+        open_service(workspace, open_models=light) as two,
     ):
-        pass
+        indices = [
+            service.audit.append(AuditEntry.now("policy", "service", {"step": "x"})).index
+            for service in (one, two, one)
+        ]
+    assert indices == [indices[0], indices[0] + 1, indices[0] + 2]
+    assert verify_log(workspace.audit, VerifyKey.load(workspace.audit_public_key)).ok
 
 
 def test_policy_in_force_is_on_record(workspace: Workspace) -> None:

@@ -108,6 +108,34 @@ def test_start_signs_and_stores_a_run_on_record(hub: HubHome, cli: Cli) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_public_records_of_the_hub_are_kept_with_the_run(
+    hub: HubHome, cli: Cli, tmp_path: Path
+) -> None:
+    """Those of split "test", as tokens; `train status` tells their figures once there are some."""
+    rows = [
+        {"text": f"note {i}", "label": "ab"[i % 2], "split": ("test", "train")[i // 4]}
+        for i in range(8)
+    ]
+    data = tmp_path / "hub" / "public.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = hub.config.read_text()
+    assert 'evaluation = ""' in text
+    hub.config.write_text(text.replace('evaluation = ""', 'evaluation = "public.jsonl"'))
+    run = RunFolder(hub.runs / cli("train", "start", "run.toml", "--json").json["run_id"])
+    public = run.public()
+    assert public is not None
+    assert (len(public.prompts), len(public.examples), len(public.candidates)) == (4, 4, 2)
+    assert cli("train", "status", run.run_id, "--json").json["metrics"] is None
+    run.keep_metrics({"loss": {"items": 4, "before": 5.25, "after": 4.5}})
+    assert cli("train", "status", run.run_id, "--json").json["metrics"]["loss"]["after"] == 4.5
+    assert "before 5.25, after 4.5" in cli("train", "status", run.run_id).out
+    data.unlink()
+    refused = cli("train", "start", "run.toml")
+    assert (refused.code, "public.jsonl" in refused.err) == (1, True)
+    hub.config.write_text(text.replace('evaluation = ""\n', ""))
+    assert cli("train", "start", "run.toml", "--json").code == 0
+
+
 def test_same_file_twice_is_two_runs(hub: HubHome, cli: Cli) -> None:
     """Each start is a run of its own, with its own cost."""
     ids = {cli("train", "start", "run.toml", "--json").json["run_id"] for _ in range(2)}

@@ -45,7 +45,8 @@ def test_every_fault_at_once(
     file.write_text(json.dumps({"keys": [OctKey.generate_key(256).as_dict(private=True)]}))
     extend(
         workspace,
-        ISSUER.format(file=file) + "[principals.crm]\nrole='app'\ncertificates=['CN=x']\n",
+        ISSUER.format(file=file)
+        + "[principals.crm]\nrole='app'\ncertificates=['CN=x']\n[guards.own]\nmissing='log'\n",
     )
     broken = tmp_path / "server.pem"
     broken.write_text("no certificate")
@@ -53,13 +54,16 @@ def test_every_fault_at_once(
         f"[tls]\ncertificate = '{broken}'\nkey = '{broken}'\n"
     )
     monkeypatch.setenv("INTRAMURAL_SERVICE_REDIS_URL", "redis://:word@host:port")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "word@collector:4318")
     done = cli("serve", "--check", "--workspace", workspace.root, "--release", "r-none", "--json")
     assert done.code == 1
     assert done.json["valid"] is False
     keys = [fault["key"] for fault in done.json["faults"]]
     assert keys == [
         "settings.tls",
+        "settings.tracing",
         "settings.redis_url",
+        "policy.guards",
         "settings.tls",
         "policy.access.issuers.corp.jwks",
         "release",

@@ -12,6 +12,7 @@ from client.errors import RecordError
 from client.records import DataSource
 from intramural import node, simulation
 from intramural.auditing import ClaimRefuted, NoCanaries
+from intramural.errors import WorkspaceInUse
 from intramural.simulation import Display, SimulationOptions, SimulationResult, simulate
 from intramural.workspace import NodePaths, Workspace
 from policies.model import Policy
@@ -23,6 +24,7 @@ from privacy.ledger.ledger import read_ledger
 from privacy.pii.patterns import PatternDetector
 from privacy.release import verify
 from privacy.signing import VerifyKey
+from privacy.store.lock import FileLock
 from server.errors import PlanInvalid, RoundFailed
 from server.events import RoundFinished
 from server.rounds import RunResult
@@ -328,6 +330,17 @@ def events_or_none(options: SimulationOptions, department: str) -> int:
     """Rounds charged, none where there is no ledger."""
     workspace = Workspace(options.out)
     return events(workspace, department) if workspace.node(department).ledger.exists() else 0
+
+
+def test_two_federations_do_not_run_in_one_workspace(options: SimulationOptions) -> None:
+    """The second is refused before it charges anything; once the first ended, it may run."""
+    (options.out / "hub").mkdir(parents=True)
+    with FileLock(options.out / "hub" / "simulation.lock") as first:
+        assert first.try_exclusive()
+        with pytest.raises(WorkspaceInUse, match="another simulation runs"):
+            run(options)
+    assert not [name for name in ("hr", "finance") if events_or_none(options, name)]
+    run(options)
 
 
 def test_faulty_rows_are_told_and_refused_above_the_tolerance(options: SimulationOptions) -> None:

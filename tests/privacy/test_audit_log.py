@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sqlite3
 import threading
 from pathlib import Path
 
@@ -21,13 +20,16 @@ from privacy.errors import (
     AuditEntryInvalid,
     AuditError,
     AuditUnavailable,
-    StoreBusy,
     StoreError,
     TamperedStore,
 )
 from privacy.signing import SigningKey
+from privacy.store.place import Place, Postgres
+from tests.postgres_kit import Places
 
 ORIGIN = "example.org/audit"
+BYTES = "<bytes>"
+"""Stands for bytes, which each database spells in its own way."""
 GOLDEN = Path(__file__).parent / "golden" / "audit-entry.json"
 
 
@@ -36,27 +38,38 @@ def entry(number: int = 0, kind: str = "call") -> AuditEntry:
     return AuditEntry(kind, "2026-01-31T12:00:00.000000+00:00", "app-1", {"number": number})  # type: ignore[arg-type]
 
 
-def fill(path: Path, key: SigningKey, count: int = 12) -> None:
+def fill(place: Place, key: SigningKey, count: int = 12) -> None:
     """Open, append one by one, close."""
-    with AuditLog(path, key, ORIGIN) as log:
+    with AuditLog(place, key, ORIGIN) as log:
         for number in range(count):
             log.append(entry(number, KINDS[number % len(KINDS)]))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log lies."""
+    """A log's file, where the test is about files."""
     return tmp_path / "audit.db"
 
 
+@pytest.fixture
+def place(places: Places) -> Place:
+    """Where the log is: in either database."""
+    return places("audit")
+
+
+def broken_off(place: Place) -> str:
+    """The state of a log whose writer did not close it."""
+    return "served" if isinstance(place, Postgres) else "crashed"
+
+
 def test_an_append_returns_durable_and_covered_by_a_signed_checkpoint(
-    path: Path, key: SigningKey
+    place: Place, key: SigningKey
 ) -> None:
     """Before the caller goes on, another connection finds entry, checkpoint and a valid proof."""
-    with AuditLog(path, key, ORIGIN) as log:
+    with AuditLog(place, key, ORIGIN) as log:
         for number in range(9):
             done = log.append(entry(number))
-            with read_log(path) as reader:
+            with read_log(place) as reader:
                 note = reader.checkpoint(done.index + 1)
                 proof = reader.prove_inclusion(done.index, done.checkpoint_size)
             assert note is not None
@@ -66,11 +79,11 @@ def test_an_append_returns_durable_and_covered_by_a_signed_checkpoint(
         assert log.checkpoint() == note
 
 
-def test_a_log_only_grows_from_checkpoint_to_checkpoint(path: Path, key: SigningKey) -> None:
+def test_a_log_only_grows_from_checkpoint_to_checkpoint(place: Place, key: SigningKey) -> None:
     """Consistency proofs connect every checkpoint with every later one, across reopening."""
-    fill(path, key, 5)
-    fill(path, key, 6)
-    with read_log(path) as reader:
+    fill(place, key, 5)
+    fill(place, key, 6)
+    with read_log(place) as reader:
         notes = [reader.checkpoint(size) for size in range(1, 12)]
         heads = [Checkpoint.open(str(note), ORIGIN, key.verify_key) for note in notes]
         for old in heads:
@@ -79,7 +92,7 @@ def test_a_log_only_grows_from_checkpoint_to_checkpoint(path: Path, key: Signing
                 assert verify_consistency(old.size, new.size, old.root, new.root, proof)
 
 
-def test_callers_that_wait_share_one_commit(path: Path, key: SigningKey) -> None:
+def test_callers_that_wait_share_one_commit(place: Place, key: SigningKey) -> None:
     """While the first commit is under way forty entries queue; they get one checkpoint."""
     first_is_writing, others_wait = threading.Event(), threading.Event()
 
@@ -89,7 +102,7 @@ def test_callers_that_wait_share_one_commit(path: Path, key: SigningKey) -> None
             others_wait.wait(30)
 
     crashpoints.install(hold)
-    with AuditLog(path, key, ORIGIN) as log:
+    with AuditLog(place, key, ORIGIN) as log:
         first = log.submit(entry())
         first_is_writing.wait(30)
         rest = [log.submit(entry(number)) for number in range(1, 41)]
@@ -99,10 +112,10 @@ def test_callers_that_wait_share_one_commit(path: Path, key: SigningKey) -> None
         assert [future.result().index for future in rest] == list(range(1, 41))
 
 
-def test_threads_lose_and_repeat_nothing(path: Path, key: SigningKey) -> None:
+def test_threads_lose_and_repeat_nothing(place: Place, key: SigningKey) -> None:
     """Eight threads of 25 appends: 200 entries, each once, every index given once."""
     indices: list[int] = []
-    with AuditLog(path, key, ORIGIN) as log:
+    with AuditLog(place, key, ORIGIN) as log:
 
         def work(number: int) -> None:
             indices.extend(log.append(entry(number * 25 + i)).index for i in range(25))
@@ -113,18 +126,18 @@ def test_threads_lose_and_repeat_nothing(path: Path, key: SigningKey) -> None:
         for thread in threads:
             thread.join()
     assert sorted(indices) == list(range(200))
-    with read_log(path) as reader:
+    with read_log(place) as reader:
         numbers = [stored.entry.data["number"] for stored in reader.entries()]
     assert sorted(numbers) == list(range(200))
-    assert verify_log(path, key.verify_key).ok
+    assert verify_log(place, key.verify_key).ok
 
 
 @pytest.mark.parametrize(("point", "stored"), [("audit.before-commit", 1), ("audit.committed", 2)])
 def test_after_a_failed_write_every_append_raises(
-    path: Path, key: SigningKey, point: str, stored: int
+    place: Place, key: SigningKey, point: str, stored: int
 ) -> None:
     """Failed and not persisted, failed but persisted: both close the log until it is reopened."""
-    log = AuditLog(path, key, ORIGIN)
+    log = AuditLog(place, key, ORIGIN)
     log.append(entry(0))
     assert log.available
 
@@ -141,13 +154,15 @@ def test_after_a_failed_write_every_append_raises(
             log.append(entry(2))
     assert not log.available
     log.close()
-    report = verify_log(path, key.verify_key)
-    assert (report.ok, report.state, report.entries) == (True, "crashed", stored)
-    with AuditLog(path, key, ORIGIN) as again:
+    report = verify_log(place, key.verify_key)
+    assert (report.ok, report.state, report.entries) == (True, broken_off(place), stored)
+    with AuditLog(place, key, ORIGIN) as again:
         assert again.append(entry(3)).index == stored
 
 
-def test_everybody_who_waited_for_a_failed_writer_hears_of_it(path: Path, key: SigningKey) -> None:
+def test_everybody_who_waited_for_a_failed_writer_hears_of_it(
+    place: Place, key: SigningKey
+) -> None:
     """Entries queued behind the failing group are answered too, with the failure."""
     writing, queued = threading.Event(), threading.Event()
 
@@ -157,7 +172,7 @@ def test_everybody_who_waited_for_a_failed_writer_hears_of_it(path: Path, key: S
             queued.wait(30)
             raise OSError(5, "Input/output error")
 
-    log = AuditLog(path, key, ORIGIN)
+    log = AuditLog(place, key, ORIGIN)
     crashpoints.install(fail)
     futures = [log.submit(entry())]
     writing.wait(30)
@@ -169,18 +184,18 @@ def test_everybody_who_waited_for_a_failed_writer_hears_of_it(path: Path, key: S
     log.close()
 
 
-def test_a_closed_log_accepts_nothing(path: Path, key: SigningKey) -> None:
+def test_a_closed_log_accepts_nothing(place: Place, key: SigningKey) -> None:
     """After close, append raises; closing twice is fine."""
-    log = AuditLog(path, key, ORIGIN)
+    log = AuditLog(place, key, ORIGIN)
     log.close()
     log.close()
     with pytest.raises(AuditUnavailable, match="closed"):
         log.append(entry())
 
 
-def test_a_forked_child_cannot_append(path: Path, key: SigningKey) -> None:
+def test_a_forked_child_cannot_append(place: Place, key: SigningKey) -> None:
     """The writer stays with the process that opened the log; a child is refused, not stuck."""
-    with AuditLog(path, key, ORIGIN) as log:
+    with AuditLog(place, key, ORIGIN) as log:
         answers = FORK.SimpleQueue()
 
         def child() -> None:
@@ -196,49 +211,44 @@ def test_a_forked_child_cannot_append(path: Path, key: SigningKey) -> None:
         assert log.append(entry()).index == 0
 
 
-def test_a_log_has_one_writing_process(path: Path, key: SigningKey) -> None:
-    """A second writer is refused with the way out."""
-    with AuditLog(path, key, ORIGIN), pytest.raises(StoreBusy, match="end that one first"):
-        AuditLog(path, key, ORIGIN, timeout=0.0)
-
-
-def scenario(path: Path) -> None:
+def scenario(place: Place) -> None:
     """One life of a log."""
-    with AuditLog(path, fixed_key(), ORIGIN) as log:
+    with AuditLog(place, fixed_key(), ORIGIN) as log:
         for number in range(3):
             log.append(entry(number))
 
 
 @pytest.mark.parametrize("lives", [0, 1])
 def test_a_kill_between_any_two_writes_leaves_a_log_that_verifies(
-    tmp_path: Path, key: SigningKey, lives: int
+    places: Places, key: SigningKey, lives: int
 ) -> None:
     """SIGKILL at every named point: every committed entry is there, and the log goes on."""
-    trial = tmp_path / "dry.db"
+    trial = places("dry")
     for _ in range(lives):
         scenario(trial)
     points = points_of(lambda: scenario(trial))
-    assert {"audit.before-commit", "audit.committed", "store.before-seal"} <= set(points)
+    assert {"audit.before-commit", "audit.committed"} <= set(points)
+    assert ("store.before-seal" in points) == isinstance(trial, Path)
     for number in range(len(points)):
-        path = tmp_path / f"{number}.db"
+        place = places(f"k{number}")
         for _ in range(lives):
-            scenario(path)
-        kill_at(number, lambda path=path: scenario(path))
+            scenario(place)
+        kill_at(number, lambda place=place: scenario(place))
         committed = 3 * lives + points[: number + 1].count("audit.committed")
-        if path.exists():
-            report = verify_log(path, key.verify_key)
+        if isinstance(place, Postgres) or place.exists():
+            report = verify_log(place, key.verify_key)
             assert (report.ok, report.entries) == (True, committed), (points[number], report)
-        with AuditLog(path, key, ORIGIN) as log:
+        with AuditLog(place, key, ORIGIN) as log:
             assert log.append(entry()).index == committed
-        assert verify_log(path, key.verify_key).state == "closed"
+        assert verify_log(place, key.verify_key).state in ("closed", "served")
 
 
-def test_what_was_acknowledged_survives_a_kill(path: Path, key: SigningKey) -> None:
+def test_what_was_acknowledged_survives_a_kill(place: Place, key: SigningKey) -> None:
     """A writer that is killed in full flight has lost nothing that a caller was told of."""
     reader, writer = FORK.Pipe(duplex=False)
 
     def child() -> None:
-        log = AuditLog(path, fixed_key(), ORIGIN)
+        log = AuditLog(place, fixed_key(), ORIGIN)
         while True:
             writer.send(log.append(entry()).index)
 
@@ -251,7 +261,7 @@ def test_what_was_acknowledged_survives_a_kill(path: Path, key: SigningKey) -> N
     last = 20
     while reader.poll():
         last = reader.recv()
-    report = verify_log(path, key.verify_key)
+    report = verify_log(place, key.verify_key)
     assert report.ok, report.faults
     assert report.entries >= last + 1
 
@@ -308,58 +318,76 @@ def test_a_log_that_was_cut_extended_or_lost_a_file_does_not_verify(
 
 TAMPERINGS = {
     "changed": (
-        'UPDATE leaves SET body = replace(body, \'"number":4\', \'"number":9\') WHERE "index" = 4',
+        [f'UPDATE leaves SET body = {BYTES} WHERE "index" = 4'],
         "one of the entries 4 to 4 was changed",
     ),
-    "refiled": ("UPDATE leaves SET kind = 'key' WHERE \"index\" = 0", "entry 0 is filed under"),
-    "removed": ('DELETE FROM leaves WHERE "index" = 4', "entry 4 is missing; entry 5 follows"),
+    "refiled": (["UPDATE leaves SET kind = 'key' WHERE \"index\" = 0"], "entry 0 is filed under"),
+    "removed": (['DELETE FROM leaves WHERE "index" = 4'], "entry 4 is missing; entry 5 follows"),
     "swapped": (
-        """UPDATE leaves SET "index" = -1 WHERE "index" = 2;
-        UPDATE leaves SET "index" = 2 WHERE "index" = 3;
-        UPDATE leaves SET "index" = 3 WHERE "index" = -1""",
+        [
+            'UPDATE leaves SET "index" = -1 WHERE "index" = 2',
+            'UPDATE leaves SET "index" = 2 WHERE "index" = 3',
+            'UPDATE leaves SET "index" = 3 WHERE "index" = -1',
+        ],
         "one of the entries 2 to 2 was changed",
     ),
     "inserted": (
-        'INSERT INTO leaves SELECT 12, kind, body FROM leaves WHERE "index" = 0',
+        ['INSERT INTO leaves SELECT 12, kind, body FROM leaves WHERE "index" = 0'],
         "entries 12 to 12 are covered by no checkpoint",
     ),
     "cut with its checkpoints": (
-        'DELETE FROM leaves WHERE "index" >= 8; DELETE FROM checkpoints WHERE size > 8',
+        ['DELETE FROM leaves WHERE "index" >= 8', "DELETE FROM checkpoints WHERE size > 8"],
         "the log has 8 entries, it was sealed with 12",
     ),
-    "cut": ('DELETE FROM leaves WHERE "index" >= 8', "entries 8 to 8 are missing"),
+    "emptied": (
+        ["DELETE FROM leaves", "DELETE FROM checkpoints"],
+        "the log has 0 entries, it was sealed with 12",
+    ),
+    "cut": (['DELETE FROM leaves WHERE "index" >= 8'], "entries 8 to 8 are missing"),
     "checkpoint changed": (
-        "UPDATE checkpoints SET note = replace(note, char(10) || '5', char(10) || '6') WHERE size = 5",
+        ["UPDATE checkpoints SET note = replace(note, '\n5\n', '\n6\n') WHERE size = 5"],
         "checkpoint of size 5",
     ),
-    "malformed": ('UPDATE leaves SET body = 17 WHERE "index" = 3', "entry 3 is malformed"),
+    "malformed": ([f'UPDATE leaves SET body = {BYTES} WHERE "index" = 3'], "entry 3 is malformed"),
 }
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_log_changed_after_a_crash_is_found_by_its_tree(
-    path: Path, key: SigningKey, name: str
+    places: Places, place: Place, key: SigningKey, name: str
 ) -> None:
     """Without a seal over the bytes, tree and head still show what was changed, and where."""
-    fill(path, key)
-    log = AuditLog(path, key, ORIGIN)  # its opening is on record; then it ends without closing
+    fill(place, key)
+    log = AuditLog(place, key, ORIGIN)  # its opening is on record; then it ends without closing
     log._database.close(seal=False)
-    assert verify_log(path, key.verify_key).state == "crashed"
-    statement, expected = TAMPERINGS[name]
-    connection = sqlite3.connect(path)
-    connection.executescript(
-        "".join(
-            f"DROP TRIGGER {table}_no_{action};"
-            for table in ("leaves", "checkpoints")
-            for action in ("update", "delete")
-        )
-        + statement
-    )
-    connection.close()
-    report = verify_log(path, key.verify_key)
+    assert verify_log(place, key.verify_key).state == broken_off(place)
+    statements, expected = TAMPERINGS[name]
+    body = {"changed": entry(9, KINDS[4]).to_bytes(), "malformed": b"17"}.get(name, b"").hex()
+    spelled = f"'\\x{body}'::bytea" if isinstance(place, Postgres) else f"x'{body}'"
+    places.tamper(place, "checkpoints")
+    places.tamper(place, "leaves", *(each.replace(BYTES, spelled) for each in statements))
+    report = verify_log(place, key.verify_key)
     assert any(expected in fault for fault in report.faults), report.faults
     with pytest.raises(TamperedStore, match="will not be opened for writing"):
-        AuditLog(path, key, ORIGIN)
+        AuditLog(place, key, ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE leaves SET kind = 'key'",
+        "DELETE FROM leaves",
+        "UPDATE checkpoints SET size = 99 WHERE size = 5",
+        "DELETE FROM checkpoints",
+    ],
+)
+def test_the_database_refuses_to_change_the_log(
+    places: Places, place: Place, key: SigningKey, statement: str
+) -> None:
+    """Whoever may use the tables may only add to them."""
+    fill(place, key, 5)
+    with pytest.raises(Exception, match="the audit log is append-only"):
+        places.sql(place, statement)
 
 
 def test_an_earlier_genuine_state_is_caught_by_a_remembered_checkpoint(
@@ -378,29 +406,31 @@ def test_an_earlier_genuine_state_is_caught_by_a_remembered_checkpoint(
     assert report.entries < remembered.size
 
 
-def test_a_log_of_another_name_or_key_is_refused(path: Path, key: SigningKey) -> None:
+def test_a_log_of_another_name_or_key_is_refused(place: Place, key: SigningKey) -> None:
     """Origin and key are part of what a log is."""
-    fill(path, key)
-    with pytest.raises(AuditError):
-        AuditLog(path, key, "example.org/other")
+    fill(place, key)
+    with pytest.raises((AuditError, TamperedStore), match=r"'example\.org/other'"):
+        AuditLog(place, key, "example.org/other")
     with pytest.raises(TamperedStore):
-        AuditLog(path, fixed_key(8), ORIGIN)
-    assert not verify_log(path, key.verify_key, origin="example.org/other").ok
-    assert not verify_log(path, fixed_key(8).verify_key).ok
-    assert verify_log(path, key.verify_key, origin=ORIGIN).ok
+        AuditLog(place, fixed_key(8), ORIGIN)
+    assert not verify_log(place, key.verify_key, origin="example.org/other").ok
+    assert not verify_log(place, fixed_key(8).verify_key).ok
+    assert verify_log(place, key.verify_key, origin=ORIGIN).ok
 
 
-def test_entries_are_read_by_position_and_kind(path: Path, key: SigningKey) -> None:
+def test_entries_are_read_by_position_and_kind(
+    places: Places, place: Place, key: SigningKey
+) -> None:
     """In order, filtered, with their positions; proofs for what is not there are refused."""
-    fill(path, key)
-    with read_log(path) as reader:
+    fill(place, key)
+    with read_log(place) as reader:
         assert len(reader) == 12
         assert [e.index for e in reader.entries(kinds=["call"])] == [0, 6]
         assert [e.index for e in reader.entries(start=3, stop=5)] == [3, 4]
         assert next(reader.entries(start=7)).entry == entry(7, KINDS[1])
         with pytest.raises(ValueError, match="size=13"):
             reader.prove_inclusion(0, 13)
-    with pytest.raises(StoreError, match="there is no audit log"), read_log(path.with_name("x")):
+    with pytest.raises(StoreError, match="there is no audit log"), read_log(places("x")):
         pass
 
 

@@ -18,7 +18,7 @@ from privacy.errors import StoreBusy, StoreError, TamperedStore
 from privacy.ledger import entries
 from privacy.ledger.ledger import Ledger, verify_ledger
 from privacy.signing import SigningKey
-from privacy.store.database import Database
+from privacy.store.database import open_database
 from privacy.store.lock import FileLock
 from privacy.store.reading import look
 from privacy.store.schema import Schema
@@ -161,12 +161,11 @@ def test_readers_share_a_closed_store(tmp_path: Path, key: SigningKey) -> None:
     ):
         assert {one.state, two.state, three.state} == {"closed"}
         with pytest.raises(StoreBusy, match="in use"):
-            Database(
+            open_database(
                 path,
                 key,
                 entries.schema(key.verify_key),
                 empty=entries.EMPTY,
-                exclusive=False,
                 timeout=0.0,
             )
     Ledger(path, key).close()
@@ -189,9 +188,7 @@ def test_a_file_that_is_no_database_is_named_and_left_alone(
 def test_an_error_of_the_database_is_told_in_our_words(tmp_path: Path, key: SigningKey) -> None:
     """A row that breaks a rule of the table raises StoreError and changes nothing."""
     path = tmp_path / "l.db"
-    database = Database(
-        path, key, entries.schema(key.verify_key), empty=entries.EMPTY, exclusive=True
-    )
+    database = open_database(path, key, entries.schema(key.verify_key), empty=entries.EMPTY)
     with pytest.raises(StoreError, match="refuses the row"), database.write() as connection:
         connection.exec_driver_sql("INSERT INTO entries (kind) VALUES ('reserve')")
     with pytest.raises(StoreError, match="no such table"), database.write() as connection:

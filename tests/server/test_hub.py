@@ -18,6 +18,7 @@ from client.gate import RunGate
 from policies.load import load_policy
 from privacy.audit.log import verify_log
 from privacy.dp.accounting import epsilon
+from privacy.dp.encode import Example
 from privacy.dp.trainer import LoraTrainer
 from privacy.ledger.ledger import Ledger
 from privacy.manifest import ManifestInvalid, RunManifest, SignedManifest
@@ -26,7 +27,8 @@ from privacy.signing import SigningKey, VerifyKey
 from server.accounts import AccountBook
 from server.app import app
 from server.enrolment import EnrolledNode, Enrolment
-from server.errors import EnrolmentInvalid, PlanInvalid, RoundFailed
+from server.errors import EnrolmentInvalid, EvaluationInvalid, PlanInvalid, RoundFailed
+from server.evaluate import PublicSet
 from server.hub import HubSettings, read_enrolment, wait_for_nodes
 from server.local_grid import LocalGrid
 from server.rounds import RunPlan
@@ -146,7 +148,7 @@ class Deployed:
         )
         (self.root / "enrolment.json").write_text(json.dumps(enrolled.to_json()))
 
-    def store(self, **changes: object) -> RunFolder:
+    def store(self, public: PublicSet | None = None, **changes: object) -> RunFolder:
         """A new signed run in ``runs``, with some of the manifest's arguments changed."""
         given: dict[str, object] = {
             "account": "ada",
@@ -159,7 +161,8 @@ class Deployed:
         }
         manifest = RunManifest.draw(**{**given, **changes})  # type: ignore[arg-type]
         signed = SignedManifest.sign(manifest, self.key)
-        return RunFolder.create(self.root / "runs", signed, self.policy_file, self.base_model)
+        runs, policy = self.root / "runs", self.policy_file
+        return RunFolder.create(runs, signed, policy, self.base_model, public)
 
     def run(self, run: RunFolder, nodes: Collection[int] | None = None) -> None:
         """The ServerApp over the given nodes, all by default, each with its ledger open."""
@@ -219,6 +222,45 @@ def test_server_app_runs_a_real_federation(tmp_path: Path, tiny_llama_dir: Path)
         assert Ledger.verify(node.ledger_path, node.key.verify_key).ok
     hub_key = VerifyKey.load(tmp_path / "hub" / "release-key.pub")
     assert verify_log(tmp_path / "hub" / "audit.db", hub_key).ok
+
+
+def test_release_has_the_figures_of_public_records(tmp_path: Path, tiny_llama_dir: Path) -> None:
+    """Before against after on the hub's own records; asked again, the same release with the same."""
+    hub = Deployed(tmp_path, tiny_llama_dir)
+    public = PublicSet(
+        prompts=["a note", "a bill"],
+        answers=[0, 1],
+        candidates=[" calm", " angry"],
+        examples=[Example(tuple(range(4, 12 + i)), 1) for i in range(3)],
+    )
+    run = hub.store(public)
+    assert run.public() == public
+    assert run.metrics() is None
+    hub.run(run)
+    hub.run(run)
+    ((_, release),) = list_releases(tmp_path / "hub")
+    assert not isinstance(release, Exception), release
+    assert release.metrics == run.metrics()
+    assert release.metrics["accuracy"]["items"] == 2
+    assert release.metrics["loss"]["items"] == 3
+    expected = hub.trainer.losses(public.examples, _config(hub.policy), release.tensors())
+    assert release.metrics["loss"]["after"] == pytest.approx(float(np.mean(expected)), abs=1e-5)
+
+
+def test_damaged_public_records_publish_nothing(tmp_path: Path, tiny_llama_dir: Path) -> None:
+    """The run is trained and waits for a person: a release without its figures is none of it."""
+    hub = Deployed(tmp_path, tiny_llama_dir)
+    run = hub.store(PublicSet(examples=[Example((4, 5, 6), 1)] * 2))
+    file = run.root / "public.json"
+    whole = file.read_bytes()
+    file.write_bytes(b'{"prompts": []}')
+    with pytest.raises(EvaluationInvalid, match="no set of public records"):
+        hub.run(run)
+    assert run.keeping().hopeless
+    assert list(list_releases(tmp_path / "hub")) == []
+    file.write_bytes(whole)
+    hub.run(run)
+    assert run.keeping().release is not None
 
 
 def test_hub_asks_the_cohort_alone(tmp_path: Path, tiny_llama_dir: Path) -> None:

@@ -3,30 +3,29 @@
 import sqlalchemy as sa
 from alembic import op
 
+from privacy.store.append_only import append_only
+
 revision = "audit_0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+_POSITION = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
     op.create_table(
         "leaves",
-        sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("index", _POSITION, primary_key=True, autoincrement=False),
         sa.Column("kind", sa.String(16), nullable=False, index=True),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "checkpoints",
-        sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("size", _POSITION, primary_key=True, autoincrement=False),
         sa.Column("note", sa.Text, nullable=False),
     )
     for table in ("leaves", "checkpoints"):
-        for action in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-            )
+        append_only(table, "audit log")
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from privacy.store.append_only import append_only
+
 revision = "ledger_0001"
 down_revision = None
 branch_labels = None
@@ -31,11 +33,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(64), nullable=False, unique=True),
         sa.Column("signature", sa.LargeBinary(64), nullable=False),
     )
-    for action in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER entries_no_{action.lower()} BEFORE {action} ON entries "
-            f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-        )
+    append_only("entries", "ledger")
 
 
 def downgrade() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,18 @@ def healthy(federation: Federation) -> Iterator[Federation]:
     federation.heal()
     yield federation
     federation.disarm()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed leaves a federation behind that the next one must not build on."""
+    report = yield
+    found = getattr(item, "funcargs", {}).get("federation")
+    if report.failed and isinstance(found, Federation):
+        found.doubtful = True
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -58,7 +59,7 @@ maximum_clipping_norm = 0.5
 FAULTS = """
 _home, _faults = os.environ.get("INTRAMURAL_SUPERVISED"), os.environ.get("FAULTS")
 if _home and _faults:
-    import signal
+    import signal, threading
     from privacy.crashpoints import install
     def _reached(point):
         armed = os.path.join(_faults, os.path.basename(_home), point)
@@ -76,7 +77,8 @@ if _home and _faults:
             file.write(str(os.getpid()))
         os.unlink(armed)
         os.rename(armed + ".new", armed + ".reached")
-        os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
+        # To this very thread, which otherwise goes on until another one has taken the signal.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
     install(_reached)
 """
 
@@ -106,14 +108,25 @@ class Fault:
         return self.armed.with_name(f"{self.armed.name}.reached")
 
     def wait(self) -> int:
-        """The process that met it."""
+        """The process that met it, once it stands still."""
         until(self.reached.exists, f"{self.armed.parent.name} at {self.armed.name}")
-        return int(self.reached.read_text())
+        pid = int(self.reached.read_text())
+        until(lambda: still(pid), f"process {pid} stands still")
+        return pid
 
     def go_on(self) -> None:
         """Let a stopped process continue; one that is dead by now stays dead."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.wait(), signal.SIGCONT)
+
+
+def still(pid: int) -> bool:
+    """Whether a process is stopped, or gone."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "TZX"
 
 
 class Federation(Deployment):
@@ -135,6 +148,7 @@ class Federation(Deployment):
         self.nodes: dict[str, Process] = {}
         self.link: Link | None = None
         self.started: list[str] = []
+        self.doubtful = False
 
     @staticmethod
     def node_name(department: str) -> str:
@@ -191,15 +205,32 @@ class Federation(Deployment):
         until(everybody, "every department is online")
 
     def heal(self) -> None:
-        """Start again whatever a test left dead, and wait until everybody is online."""
+        """Start again whatever a test left dead, and wait until everybody is online.
+
+        Where a test failed, or this did, everything is :attr:`doubtful` and begins anew.
+        """
+        doubtful, self.doubtful = self.doubtful, True
         if self.link is not None:
             self.link.heal()
+        if doubtful:
+            self.end()
         if self.hub is None or self.hub.process.poll() is not None:
             self.start_hub()
         for department in DEPARTMENTS:
             if self.nodes[department].process.poll() is not None:
                 self.start_node(department)
         self.wait_online()
+        self.doubtful = False
+
+    def end(self) -> None:
+        """Cancel what still runs and end everything, the nodes first: they say good-bye to the hub."""
+        self.disarm()
+        for run_id in self.started:
+            self.run("train", "cancel", run_id, check=False)
+        for department in DEPARTMENTS:
+            end(self.nodes[department], self.node_home(department).root)
+        if self.hub is not None:
+            end(self.hub, self.hub_home)
 
     def arm(self, home: str, point: str, action: str = "stop", skip: int = 0) -> Fault:
         """Stop or kill the process of ``home`` that reaches ``point`` the next time but ``skip``."""
@@ -228,6 +259,15 @@ class Federation(Deployment):
     def kill_node(self, department: str) -> None:
         """All processes of a node at once."""
         power_off(self.nodes[department], self.node_home(department).root)
+
+    def end_client_app(self, department: str) -> None:
+        """End the process of a node's SuperExec that brings a request to the agent."""
+        (pid,) = (
+            pid
+            for pid in marked(self.node_home(department).root)
+            if b"flwr-clientapp" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
+        )
+        os.kill(pid, signal.SIGTERM)
 
     def start_run(self, name: str = "run", **settings: object) -> str:
         """``train start`` of a run file with these settings; the run's id."""
@@ -275,9 +315,13 @@ class Federation(Deployment):
         history = self.ledger(department)
         return Counter(e.round for e in history.charged(department) if e.run_id == run_id)
 
+    def run_folder(self, run_id: str) -> RunFolder:
+        """What the hub keeps of a run."""
+        return RunFolder(self.hub_home / "runs" / run_id)
+
     def receipts(self, run_id: str) -> tuple[SignedReceipt, ...]:
         """The signed receipts of all contributions of a run."""
-        state = RunFolder(self.hub_home / "runs" / run_id).state()
+        state = self.run_folder(run_id).state()
         assert state is not None
         return state.receipts
 
@@ -310,6 +354,14 @@ class Federation(Deployment):
                     os.kill(pid, signal.SIGKILL)
         for process in self.processes:
             process.process.wait(30)
+
+
+def end(process: Process, home: Path) -> None:
+    """End a supervisor as its operator would, and by force where it does not."""
+    try:
+        process.end()
+    except subprocess.TimeoutExpired:
+        power_off(process, home)
 
 
 def power_off(process: Process, home: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from fault_kit import Federation, process_of, until
+from fault_kit import PATIENCE, Federation, process_of, until
 from oracle_kit import check_run
 from outage_kit import full_disk
 
@@ -48,6 +48,33 @@ def test_network_cut_while_an_answer_is_on_its_way(healthy: Federation) -> None:
     until(lambda: link.refused > refused + 2, "legal has tried to deliver it")
     link.heal()
     check_run(healthy, healthy.finished(run_id, 600))
+
+
+def test_a_request_that_is_lost_on_its_way(healthy: Federation) -> None:
+    """The SuperLink hangs until the node asks anew: it gives the request again, without a stop."""
+    assert healthy.hub is not None
+    fault = healthy.arm("hub", "superlink.after-claim")
+    run_id = healthy.start_run(**ALL)
+    fault.wait()
+    for node in healthy.nodes.values():
+        node.forget()
+    for node in healthy.nodes.values():
+        node.wait_for("Connection attempt failed", PATIENCE)
+    fault.go_on()
+    healthy.hub.wait_for("1 are given again", PATIENCE)
+    check_run(healthy, healthy.finished(run_id, 600))
+
+
+def test_a_client_app_that_is_ended_before_its_answer(healthy: Federation) -> None:
+    """The hub learns of it, and asks for the answer that the agent has meanwhile."""
+    fault = healthy.arm_node("hr", "agent.after-reserve")
+    run_id = healthy.start_run(**ALL)
+    fault.wait()
+    healthy.end_client_app("hr")
+    fault.go_on()
+    told = healthy.finished(run_id)
+    check_run(healthy, told)
+    assert [item["reason"] for item in told["interruptions"] if "hr: node_error" in item["reason"]]
 
 
 def test_disk_full_before_the_budget_is_reserved(healthy: Federation) -> None:
