@@ -2,7 +2,7 @@
 
 It follows the wall clock, but never falls behind what has passed since the process began: a clock
 that is set back, by mistake or on purpose, opens nothing that has expired. One that was ahead for
-a while costs no more than that while.
+a while costs no more than that while, unless the process began in it.
 """
 
 import time

@@ -213,6 +213,9 @@ class Gate:
         own = asyncio.current_task()
         if own is not None:
             own.uncancel()
+        if task.done():  # just in time
+            task.result()
+            return
         task.cancel()
         task.add_done_callback(_heard)
         await asyncio.wait({task}, timeout=_STOP_SECONDS)

@@ -5,6 +5,7 @@ Two are built in. Others are installed beside the service: an entry point of the
 it changes nothing, and its finding is recorded by its name alone.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -15,6 +16,7 @@ from api.errors import ServiceError, invalid_request, unavailable
 from api.guard_injection import finds_injection
 from policies.guards import GuardAction, GuardsPolicy
 
+_log = logging.getLogger(__name__)
 GROUP: Final = "intramural.guards"
 
 
@@ -85,7 +87,8 @@ class Guards:
             try:
                 if guard(prompt):
                     found.append(name)
-            except Exception:
+            except Exception as error:
+                _log.error("guard %s failed: %s", name, type(error).__name__)
                 raise unavailable(
                     f"guard {name!r} failed, so the request is refused", code="guard_unavailable"
                 ) from None

@@ -144,6 +144,3 @@ class _Given(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
-
-    def describe(self) -> Iterable[Metric]:
-        return ()

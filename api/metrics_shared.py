@@ -8,6 +8,7 @@ add up by ``sum without (worker)``, and a restarted worker begins its counters a
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class SharedFigures:
 
         def keep() -> None:
             while not self._stop.wait(_SECONDS):
-                self._write(collect())
+                with suppress(OSError):  # a full disk: the others see old figures until it is not
+                    self._write(collect())
 
         self._thread = threading.Thread(target=keep, name="figures", daemon=True)
         self._thread.start()

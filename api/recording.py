@@ -55,12 +55,19 @@ class Recorder:
     async def record_end(self, call: Call) -> None:
         """Append how a stream ended, with what it used until then.
 
+        Also where the wait for it is cut off: the entry is under way then, and is not to be
+        appended again.
+
         Raises:
             PrivacyError: it was not appended.
         """
         data: dict[str, Any] = {} if call.audit_index is None else {"started_at": call.audit_index}
-        await self._append(call, "ended", data)
         call.ended = True
+        try:
+            await self._append(call, "ended", data)
+        except Exception:
+            call.ended = False
+            raise
 
     async def _append(self, call: Call, phase: str, data: dict[str, Any]) -> int:
         entry = AuditEntry.now(

@@ -48,7 +48,11 @@ def check_tls(tls: TlsSettings) -> None:
 class BackgroundServer:
     """``with BackgroundServer(app) as server``: serves on a free loopback port inside the block.
 
-    ``listener``: a socket from :func:`listen` in place of host and port, shared by several processes.
+    Args:
+        app: what answers.
+        host, port: where to listen; port 0 takes a free one.
+        settings: of the service that the application was made with.
+        listener: a socket from :func:`listen` in place of port, shared by several processes.
 
     Attributes:
         base_url: such as ``http://127.0.0.1:40123``; accepts requests once the block is entered.

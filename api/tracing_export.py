@@ -26,37 +26,36 @@ _END_SECONDS = 3.0
 
 
 @contextmanager
-def open_tracing(
-    wanted: bool | None, environment: Mapping[str, str] | None = None
-) -> Iterator[Tracing]:
+def open_tracing(wanted: bool | None) -> Iterator[Tracing]:
     """Traces inside the block; at its end, what waits gets three seconds to be sent.
+
+    The environment is that of the process: OpenTelemetry itself reads no other.
 
     Args:
         wanted: whether there are any; ``None``: where the environment names a collector.
-        environment: by default that of the process. OpenTelemetry itself reads only that one.
 
     Raises:
         SettingsInvalid: a variable ``OTEL_…`` cannot be followed.
     """
-    told = os.environ if environment is None else environment
-    if not _on(wanted, told):
+    if not _on(wanted, os.environ):
         yield Tracing()
         return
-    _check(told)
+    _check(os.environ)
     # Its own log quotes what it works on; ours tells what there is to know.
     logging.getLogger("opentelemetry").propagate = False
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
-    try:
-        exporter = _Watched(OTLPSpanExporter())
-        processor = BatchSpanProcessor(exporter)
-    except ValueError:
-        # Which of them: OpenTelemetry does not say.
-        fault = "OTEL_BSP_… or OTEL_EXPORTER_OTLP_…: a number or a batch size cannot be used"
-        raise SettingsInvalid([fault]) from None
     # What the environment says about the service is laid over what we say.
     ours = Resource.create({"service.name": "intramural"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=ours, shutdown_on_exit=False)
-    provider.add_span_processor(processor)
+    try:
+        provider = TracerProvider(resource=ours, shutdown_on_exit=False)
+        # Last, as it starts a thread.
+        provider.add_span_processor(BatchSpanProcessor(_Watched(OTLPSpanExporter())))
+    except ValueError:
+        # Which of them: OpenTelemetry does not always say.
+        fault = (
+            "OTEL_BSP_…, OTEL_EXPORTER_OTLP_… or OTEL_SPAN_…: a number or a batch size cannot be used"
+        )
+        raise SettingsInvalid([fault]) from None
     try:
         yield Tracing(provider)
     finally:
@@ -76,11 +75,11 @@ def _on(wanted: bool | None, told: Mapping[str, str]) -> bool:
 
 def _check(told: Mapping[str, str]) -> None:
     """Raises SettingsInvalid for what would be silently ignored. No value is repeated."""
-    faults = []
-    for name in _ENDPOINTS:
-        parts = urlsplit(told.get(name) or "http://localhost")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            faults.append(f"{name}: must be like https://collector.example.org:4318")
+    faults = [
+        f"{name}: must be like https://collector.example.org:4318"
+        for name in _ENDPOINTS
+        if told.get(name) and not _is_url(told[name])
+    ]
     faults += [
         f"{name}: traces are sent as http/protobuf only; leave it out"
         for name in _PROTOCOLS
@@ -90,6 +89,14 @@ def _check(told: Mapping[str, str]) -> None:
         faults.append("OTEL_TRACES_EXPORTER: must be otlp or none")
     if faults:
         raise SettingsInvalid(faults)
+
+
+def _is_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an address or a port that is none
+        return False
 
 
 class _Watched(SpanExporter):

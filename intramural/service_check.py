@@ -4,7 +4,7 @@ Looks at what an operator writes: settings, policy, certificates, key sets, and 
 with: release, API keys, audit log. Loads no model and asks nobody over the network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,6 @@ def check_service(
     release: str = "latest",
     trusted: VerifyKey | None = None,
     workers: int = 1,
-    environment: Mapping[str, str] | None = None,
 ) -> list[ServiceFault]:
     """All faults, in the order in which a start would meet them."""
     from api.errors import ServiceError
@@ -58,7 +57,7 @@ def check_service(
 
     settings: ServiceSettings | None = None
     with noting("settings"):
-        settings = load_settings(settings_file(workspace), environment)
+        settings = load_settings(settings_file(workspace))
         settings.check_workers(workers)
         with noting("settings.tls"):
             from api.server import check_tls
@@ -91,13 +90,15 @@ def check_service(
         with_personal(workspace, find_release(workspace, release, trusted))
     if settings is not None:
         place = keys_place(workspace)
-        with noting("settings.database_url" if isinstance(place, Postgres) else "keys"):
-            if isinstance(place, Postgres):
+        if isinstance(place, Postgres):
+            with noting("settings.database_url"):
                 from privacy.store.postgres import server_engine
 
-                server_engine(place).dispose()  # connects to nobody
-            elif store_exists(place):
-                _check_keys(workspace)
+                server_engine(place)  # connects to nobody
+        else:
+            with noting("keys"):
+                if store_exists(place):
+                    _check_keys(workspace)
     return faults
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from intramural.deployment.supervisor import die_with_parent
@@ -43,7 +43,7 @@ class _Child:
     began: float = 0.0
     was_ready: bool = False
     pause: float = _FIRST_PAUSE
-    due: float | None = field(default=None)
+    due: float | None = None
 
 
 def fork_workers(count: int, *, patience: float, say: Callable[[str], None]) -> Worker:

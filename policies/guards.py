@@ -17,7 +17,7 @@ the prompt is refused as well."""
 
 def _not_built_in(own: Mapping[str, GuardAction]) -> Mapping[str, GuardAction]:
     for name in own:
-        if name in ("secrets", "injection", "own"):
+        if name in ("secrets", "injection"):
             raise ValueError(f"names {name!r}, which is built in: write guards.{name} instead")
     return own
 

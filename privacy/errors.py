@@ -12,7 +12,7 @@
     ├── ExchangeInvalid           a message between hub and node is malformed
     ├── ReleaseInvalid            a release is incomplete, extended or changed
     ├── PersonalInvalid           a department's own adapter is changed, or fits another release
-    ├── StoreError                a database file cannot be used
+    ├── StoreError                a store's database cannot be used
     │   ├── StoreBusy             another process held it for too long
     │   ├── StoreUnavailable      its database server cannot be reached
     │   └── TamperedStore         its content is not what was sealed, signed or chained
@@ -68,7 +68,7 @@ class PersonalInvalid(PrivacyError):
 
 
 class StoreError(PrivacyError):
-    """A database file cannot be used."""
+    """A store's database cannot be used."""
 
 
 class StoreBusy(StoreError):

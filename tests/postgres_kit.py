@@ -97,18 +97,16 @@ class Cluster:
         """The URL of a new, empty database."""
         name = f"d{next(self._names)}"
         self.sql(f"CREATE DATABASE {name}")
-        return f"postgresql://owner:{self.password}@127.0.0.1:{self.port}/{name}"
+        return self._url("127.0.0.1", name)
 
     @property
     def url(self) -> str:
         """The URL of the database that everybody shares."""
-        return f"postgresql://owner:{self.password}@127.0.0.1:{self.port}/postgres"
+        return self._url("127.0.0.1", "postgres")
 
     def socket_url(self) -> str:
         """The same database over its Unix socket."""
-        return f"postgresql://owner:{self.password}@/postgres?host={self._folder}".replace(
-            "@/", f"@localhost:{self.port}/"
-        )
+        return f"{self._url('localhost', 'postgres')}?host={self._folder}"
 
     def sql(self, *statements: str, database: str = "postgres", schema: str = "public") -> list:
         """Run statements one by one; the rows of the last one."""
@@ -126,6 +124,9 @@ class Cluster:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
+
+    def _url(self, host: str, database: str) -> str:
+        return f"postgresql://owner:{self.password}@{host}:{self.port}/{database}"
 
     def _call(self, program: str, *arguments: str) -> None:
         subprocess.run(

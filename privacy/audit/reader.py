@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from privacy.audit.entries import AuditEntry
 from privacy.audit.merkle import consistency_proof, inclusion_proof, leaf_hash
-from privacy.audit.tables import EMPTY, KIND, Leaf, Note, bodies, schema
+from privacy.audit.tables import EMPTY, KIND, Leaf, Note, bodies, last_note, schema
 from privacy.signing import VerifyKey
 from privacy.store.place import Place
 from privacy.store.reading import State, examine, look
@@ -101,11 +101,9 @@ class AuditReader:
 
     def checkpoint(self, size: int | None = None) -> str | None:
         """The newest signed checkpoint, or the smallest that covers ``size`` entries."""
-        query = select(Note.note)
         if size is None:
-            query = query.order_by(Note.size.desc())
-        else:
-            query = query.where(Note.size >= size).order_by(Note.size)
+            return last_note(self._connection)
+        query = select(Note.note).where(Note.size >= size).order_by(Note.size)
         return self._connection.execute(query.limit(1)).scalar()
 
     def prove_inclusion(self, index: int, size: int) -> list[bytes]:
@@ -138,7 +136,7 @@ def read_log(place: Place) -> Iterator[AuditReader]:
         StoreError: there is no log at ``place``.
         StoreBusy: it was being opened or closed all the time.
         StoreUnavailable: its server cannot be reached.
-        TamperedStore: its database file is gone.
+        TamperedStore: its database is gone.
     """
     with look(place, KIND, None) as reading:
         yield AuditReader(reading.connection)

@@ -247,7 +247,7 @@ class Ledger(Closing):
 
 
 def verify_ledger(place: Place, key: VerifyKey, *, require_seal: bool = True) -> LedgerReport:
-    """Check a ledger with nothing but its files and the public key; changes nothing.
+    """Check a ledger with nothing but its database and the public key; changes nothing.
 
     Args:
         place: where the ledger is.
@@ -258,6 +258,7 @@ def verify_ledger(place: Place, key: VerifyKey, *, require_seal: bool = True) ->
     Raises:
         StoreError: there is no ledger at ``place``.
         StoreBusy: it was being opened or closed all the time.
+        StoreUnavailable: its server cannot be reached.
     """
     found = examine(place, schema(key), key, require_seal=require_seal)
     head = found.head or EMPTY

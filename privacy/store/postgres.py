@@ -97,13 +97,15 @@ def server_engine(place: Postgres, *, keep: bool = True) -> Engine:
         except OSError as error:  # of the socket or of TLS, which the driver lets through
             raise _unreachable(place, error.strerror or type(error).__name__) from None
 
+    lock = _lock(place)
+
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
         if connection.get_execution_options().get("begin") == "READ":
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         else:
             # READ COMMITTED: what follows sees all that was committed before the lock was given.
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_lock(place)})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
 
     return engine
 

@@ -93,11 +93,11 @@ def look(
     Args:
         place: where the store is.
         kind: what the store must be.
-        key: whose seal it must carry; None looks without trust.
-        locked: the caller holds the store's lock alone.
+        key: whose seal a file must carry; None looks without trust.
+        locked: the caller holds the file's lock alone.
 
     Raises:
-        TamperedStore: the database file is missing, its seal is not.
+        TamperedStore: the database is missing, its seal or what is remembered of it is not.
         StoreError: there is no such store.
         StoreBusy: the store changed hands during ten seconds.
         StoreUnavailable: its server cannot be reached.
@@ -149,12 +149,11 @@ def examine(
             with _there(place, schema.kind) as connection:
                 head, found = faults_of(connection, place, schema, key)
             return Examination("served", head, tuple(found))
-        path = place
-        with look(path, schema.kind, key, locked=locked) as reading:
+        with look(place, schema.kind, key, locked=locked) as reading:
             faults = list(reading.faults)
             if reading.state == "unsealed" and not require_seal:
                 faults.clear()
-            head, found = _content_faults(reading, path, schema)
+            head, found = _content_faults(reading, place, schema)
             return Examination(reading.state, head, tuple(faults + found))
     except TamperedStore as error:
         return Examination("unsealed", None, (str(error),))

@@ -8,7 +8,7 @@ No file holds all of its bytes, so there is no seal over bytes. What stands in f
 - opening verifies every row by chain or tree and the newest signed head;
 - each machine remembers the last head that it saw (when it opened, closed, and each minute that it
   writes), and opening finds that the history goes on from there: so also a database that was put
-  back, emptied or replaced is found.
+  back, emptied or replaced is found. What is remembered is never replaced by an earlier head.
 
 What a crash leaves: a transaction as a whole, or nothing of it. The remembered head may be older
 than the store; never newer.
@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from sqlalchemy import Connection
 
 from privacy.crashpoints import reached
-from privacy.errors import StoreError, TamperedStore
+from privacy.errors import StoreBusy, StoreError, StoreUnavailable, TamperedStore
 from privacy.signing import SigningKey
 from privacy.store.place import Postgres
 from privacy.store.postgres import (
@@ -67,7 +67,9 @@ class ServerDatabase:
             if before is not None and (head := self._schema.head(connection)) != before:
                 add_seal(connection, self._schema, head, self._key)
         if time.monotonic() > self._due:
-            self._remember()
+            # The write is durable whether or not its head can be asked for now; later will do.
+            with suppress(StoreBusy, StoreUnavailable):
+                self._remember()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -80,10 +82,13 @@ class ServerDatabase:
         if self._closed:
             return
         self._closed = True
-        if seal:
-            with suppress(StoreError):  # the server is gone: what was remembered before stays
-                self._remember()
-        self._engine.dispose()
+        try:
+            if seal:
+                # The server is gone, or went back: what was remembered before stays.
+                with suppress(StoreError):
+                    self._remember()
+        finally:
+            self._engine.dispose()
 
     def _prepare(self) -> None:
         with self.read() as connection:
@@ -121,7 +126,14 @@ class ServerDatabase:
 
     def _remember(self) -> None:
         self._due = time.monotonic() + _REMEMBER_SECONDS
+        # Read before the store is: what others remember meanwhile is no earlier head.
+        before = remembered(self.place, self._schema, self._key.verify_key)
         with self.read() as connection:
             head = self._schema.head(connection)
+        if before is not None and head != before and head.entries <= before.entries:
+            raise TamperedStore(
+                f"{self.place.name} ends at entry {head.entries}, {self.place.remembered.name} "
+                f"remembers {before.entries}: it was put back or replaced. Restore the database"
+            )
         seal = Seal.opened(self._schema.kind, head, self._key, created=True)
         seal.write(self.place.remembered, self._key)

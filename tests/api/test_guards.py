@@ -227,12 +227,18 @@ def test_an_installed_guard_is_asked_by_its_name(make_service: Factory) -> None:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("action", ["log", "block"])
-def test_a_guard_that_fails_refuses(make_service: Factory, action: str) -> None:
-    """Also where it would only record: what cannot be established refuses the request."""
+def test_a_guard_that_fails_refuses(
+    make_service: Factory, action: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where it would only record: what cannot be established refuses the request.
+
+    The log tells the operator which guard and what kind of error, and no text.
+    """
     service = make_service(policy_text=POLICY + f'\n[guards.own]\nfailing = "{action}"\n')
     answer = service.client().post(URL, json=chat("Hello there"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guard_unavailable")
-    assert "Hello there" not in answer.text
+    assert "guard failing failed: RuntimeError" in caplog.text
+    assert "Hello there" not in answer.text + caplog.text
     assert service.echo.seen == []
 
 

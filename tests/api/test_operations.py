@@ -14,6 +14,8 @@ from api.logs import JsonFormatter
 from api.readiness import Readiness, disk_has
 from api.server import BackgroundServer
 from api.settings import ServiceSettings
+from privacy.audit.entries import AuditEntry
+from privacy.audit.log import Appended, AuditLog
 from privacy.pii.errors import RedactionUnavailable
 from privacy.pii.patterns import PatternDetector
 from privacy.release import VerifiedRelease
@@ -121,6 +123,43 @@ def test_a_stream_ends_whole_while_the_server_stops(
     assert "data: [DONE]" in lines
     outcomes = {(entry.data["phase"], entry.data["outcome"]) for entry in service.entries()}
     assert {("ended", "ok"), ("answered", "shutting_down")} <= outcomes
+
+
+def test_a_stream_cut_off_while_its_end_is_recorded_has_one_end(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service ends while the append waits for the log: it is not asked for again, and it comes."""
+    waiting, go_on, recorded = threading.Event(), threading.Event(), threading.Event()
+    append = AuditLog.append
+    asked: list[object] = []
+
+    def slow(self: AuditLog, entry: AuditEntry) -> Appended:
+        asked.append(entry.data["phase"])
+        if entry.data["phase"] != "ended":
+            return append(self, entry)
+        waiting.set()
+        go_on.wait(30)
+        appended = append(self, entry)
+        recorded.set()
+        return appended
+
+    monkeypatch.setattr(AuditLog, "append", slow)
+    headers = {"Authorization": f"Bearer {service.tokens['app']}"}
+    server = BackgroundServer(service.app, settings=ServiceSettings(drain_seconds=0.1))
+    with server, httpx.Client(base_url=server.base_url, headers=headers, timeout=60) as client:
+
+        def stream() -> None:
+            client.post(URL, json=chat(PROMPT, stream=True))
+
+        reader = threading.Thread(target=stream)
+        reader.start()
+        assert waiting.wait(30)
+        server.close()
+        assert asked == ["started", "ended"]
+        go_on.set()
+        assert recorded.wait(30)
+        reader.join(60)
+    assert [entry.data["phase"] for entry in service.entries()] == ["started", "ended"]
 
 
 def test_metrics_tell_stages_queue_and_refusals(service: Service) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from proof_kit import EVENT, SHA, fixed_key
 
+import privacy.store.server
 from policies.model import Budget
 from privacy.errors import StoreError, StoreUnavailable, TamperedStore
 from privacy.ledger.entries import EMPTY, schema
@@ -173,6 +174,31 @@ def test_a_store_that_was_put_back_is_found(
     else:
         places.tamper(place, "seals")
         places.tamper(place, "entries", *change)
+    assert not verify_ledger(place, key.verify_key).ok
+    with pytest.raises(TamperedStore):
+        Ledger(place, key)
+
+
+def test_what_is_remembered_is_never_taken_back(
+    postgres: Cluster,
+    place: Postgres,
+    tmp_path: Path,
+    key: SigningKey,
+    budget: Budget,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A store that is put back while it is open: writing says so, and its end forgets nothing."""
+    monkeypatch.setattr(privacy.store.server, "_REMEMBER_SECONDS", 0.0)
+    database = open_database(place, key, schema(key.verify_key), empty=EMPTY)
+    with Ledger(place, key) as ledger:
+        ledger.reserve("hr", "run-1", 1, EVENT, SHA, budget)
+        ledger.reserve("hr", "run-1", 2, EVENT, SHA, budget)
+    places = Places(tmp_path, postgres, "")
+    places.tamper(place, "seals", "DELETE FROM seals WHERE entries = 2")
+    places.tamper(place, "entries", 'DELETE FROM entries WHERE "index" = 1')
+    with pytest.raises(TamperedStore, match=r"remembers 2: it was put back"), database.write():
+        pass
+    database.close()
     assert not verify_ledger(place, key.verify_key).ok
     with pytest.raises(TamperedStore):
         Ledger(place, key)
