@@ -12,14 +12,9 @@ _OPEN = ("/healthz", "/readyz", "/metrics")
 
 
 class Drain:
-    """Counts what is under way. Threads may share it.
+    """Counts what is under way. Threads may share it."""
 
-    Args:
-        retry_after: seconds, told to those who come too late: until a successor is up.
-    """
-
-    def __init__(self, retry_after: int = 5) -> None:
-        self._retry_after = retry_after
+    def __init__(self) -> None:
         self._under_way = 0
         self._ended = threading.Condition()
         self._begun = False
@@ -46,7 +41,7 @@ class Drain:
             return
         with self._ended:
             if self._begun:
-                raise shutting_down(self._retry_after)
+                raise shutting_down()
             self._under_way += 1
         try:
             yield

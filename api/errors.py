@@ -166,12 +166,12 @@ def unavailable(message: str, *, code: str, retry_after: int | None = None) -> H
     return HttpError(503, message, kind="service_unavailable", code=code, headers=headers)
 
 
-def shutting_down(retry_after: int = 5) -> HttpError:
-    """503: the service ends; ``retry_after`` seconds from now another one should be there."""
+def shutting_down() -> HttpError:
+    """503: the service ends; five seconds from now another one should be there."""
     return unavailable(
         "the service is shutting down; another replica, or its successor, answers",
         code="shutting_down",
-        retry_after=retry_after,
+        retry_after=5,
     )
 
 

@@ -52,9 +52,7 @@ def open_tracing(wanted: bool | None) -> Iterator[Tracing]:
         provider.add_span_processor(BatchSpanProcessor(_Watched(OTLPSpanExporter())))
     except ValueError:
         # Which of them: OpenTelemetry does not always say.
-        fault = (
-            "OTEL_BSP_…, OTEL_EXPORTER_OTLP_… or OTEL_SPAN_…: a number or a batch size cannot be used"
-        )
+        fault = "OTEL_BSP_…, OTEL_EXPORTER_OTLP_… or OTEL_SPAN_…: a number or a batch size cannot be used"
         raise SettingsInvalid([fault]) from None
     try:
         yield Tracing(provider)

@@ -1,4 +1,4 @@
-"""A department's own adapter beside the shared one. It stays on the node.
+"""A department's own adapter beside the shared one. It stays on the node; the hub never gets it.
 
 Shared and personal adapter have the same frozen A, so what a department serves is B + P with the
 run's B and its own P. A round trains P where it will be used, on top of the B that the hub sent

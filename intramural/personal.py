@@ -19,14 +19,17 @@ class Placed:
     release: str
     path: Path
 
+    def to_json(self) -> dict[str, str]:
+        """The facts as a JSON object."""
+        return {"department": self.department, "release": self.release, "file": str(self.path)}
 
-def put_in(workspace: Workspace, release: VerifiedRelease, file: Path) -> Placed:
+
+def put_in(workspace: Workspace, release: VerifiedRelease, data: bytes) -> Placed:
     """Keep a department's own adapter for a release of the workspace, instead of one before.
 
     Raises:
         PersonalInvalid: see :func:`privacy.personal.opened`.
     """
-    data = read_file(file)
     department, _ = opened(data, release)
     folder = workspace.personal(release.id)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -92,12 +92,11 @@ def _become(worker: Worker, mask: set[int | signal.Signals]) -> Worker:
 
 
 def _reap(children: list[_Child], patience: float, say: Callable[[str], None]) -> None:
-    starting = not all(child.was_ready for child in children)
     for child in children:
         if not child.pid or (code := _ended(child.pid)) is None:
             continue
         child.pid = 0
-        if starting:
+        if not child.was_ready:
             _end(children, patience, code if code > 0 else 1)
         if time.monotonic() - child.began > _STEADY:
             child.pause = _FIRST_PAUSE

@@ -103,19 +103,11 @@ def opened(data: bytes, release: VerifiedRelease) -> tuple[str, dict[str, Array]
         PersonalInvalid: malformed, changed, for another release, or not signed by the key that
             signed the department's receipts in it.
     """
-    line, found, body = data.partition(b"\n")
-    if not found or len(line) > _LONGEST_LINE:
-        raise PersonalInvalid("this is no personal adapter: its first line is no statement")
-    try:
-        head = parse_canonical(line)
-        told, signature = head["personal"], head["signature"]
-        department, wanted = told["department"], told["release"]
-        decoded = decode_base64(signature, PersonalInvalid, "the signature")
-    except (CanonicalError, KeyError, TypeError) as error:
-        raise PersonalInvalid(f"this is no personal adapter: {error}") from None
-    if wanted != release.id:
+    told, signature, body = _parts(data)
+    department: str = told["department"]
+    if told["release"] != release.id:
         raise PersonalInvalid(
-            f"the personal adapter is for release {wanted}, not for {release.id}; ask the "
+            f"the personal adapter is for release {told['release']}, not for {release.id}; ask the "
             "department for one of this release"
         )
     key = _key_of(release, department)
@@ -127,7 +119,7 @@ def opened(data: bytes, release: VerifiedRelease) -> tuple[str, dict[str, Array]
                 f"the personal adapter of {department!r} was changed, or its statement says "
                 f"something else than release {release.id}"
             )
-        key.verify(decoded, statement.to_bytes())
+        key.verify(signature, statement.to_bytes())
     except (ExchangeInvalid, SignatureInvalid) as error:
         raise PersonalInvalid(f"the personal adapter of {department!r}: {error}") from None
     _check_fit(release, tensors)
@@ -140,18 +132,28 @@ def wanted_release(data: bytes) -> str:
     Raises:
         PersonalInvalid: it says none.
     """
-    try:
-        name = parse_canonical(data.partition(b"\n")[0])["personal"]["release"]
-    except (CanonicalError, KeyError, TypeError) as error:
-        raise PersonalInvalid(f"this is no personal adapter: {error}") from None
-    if not isinstance(name, str):
-        raise PersonalInvalid("this is no personal adapter: the release is no text")
+    name: str = _parts(data)[0]["release"]
     return name
 
 
-def _key_of(release: VerifiedRelease, department: object) -> VerifyKey:
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """Statement, signature and tensors of a file, none of them verified."""
+    line, found, body = data.partition(b"\n")
+    if not found or len(line) > _LONGEST_LINE:
+        raise PersonalInvalid("this is no personal adapter: its first line is no statement")
+    try:
+        head = parse_canonical(line)
+        told, signature = head["personal"], head["signature"]
+        if not all(isinstance(told[name], str) for name in ("department", "release")):
+            raise PersonalInvalid("this is no personal adapter: department or release is no text")
+        return told, decode_base64(signature, PersonalInvalid, "the signature"), body
+    except (CanonicalError, KeyError, TypeError) as error:
+        raise PersonalInvalid(f"this is no personal adapter: {error}") from None
+
+
+def _key_of(release: VerifiedRelease, department: str) -> VerifyKey:
     departments = release.privacy["departments"]
-    if not isinstance(department, str) or department not in departments:
+    if department not in departments:
         raise PersonalInvalid(
             f"{release.id} has no receipt of department {department!r}; it names "
             f"{', '.join(departments)}"

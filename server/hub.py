@@ -188,19 +188,22 @@ def _metrics(run: RunFolder, result: RunResult, trainer: LoraTrainer) -> Mapping
     Raises:
         EvaluationInvalid: the records are damaged, or a loss is not finite.
     """
-    kept, public = run.metrics(), run.public()
-    if kept is not None or public is None:
-        return kept or {}
-    evaluation = evaluate(
+    kept = run.metrics()
+    if kept is not None:
+        return kept
+    public = run.public()
+    if public is None:
+        return {}
+    metrics = evaluate(
         trainer,
         public,
         config=result.plan.adapter_config(),
         max_tokens=result.plan.max_tokens,
         after=result.adapter,
-    )
+    ).to_json()
     # A crash before: evaluated once more. A crash after: the same figures, and so the same release.
-    run.keep_metrics(evaluation.to_json())
-    return evaluation.to_json()
+    run.keep_metrics(metrics)
+    return metrics
 
 
 def cohort(enrolment: Enrolment, manifest: RunManifest) -> Enrolment:

@@ -304,7 +304,7 @@ class _Audited:
         if error is not None and (wait := math.ceil(self._wait(error.code))):
             raise JoinRefused(
                 "too_many_attempts",
-                f"too many attempts from there were refused within a minute; try again in {wait} s",
+                f"too many attempts were refused within a minute; try again in {wait} s",
                 retry_after=wait,
             ) from None
         outcome = (

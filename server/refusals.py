@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from privacy.audit.entries import AuditEntry
 from privacy.closing import Closing
@@ -67,9 +67,9 @@ class Refusals(Closing):
                 self._told.popleft()
             own = [at for at, whose in self._told if whose == place]
             if len(own) >= self._per_address:
-                oldest = own[-self._per_address]
+                oldest = own[0]
             elif len(self._told) >= self._in_total:
-                oldest = self._told[-self._in_total][0]
+                oldest = self._told[0][0]
             else:
                 self._told.append((now, place))
                 return 0.0
@@ -84,13 +84,13 @@ class Refusals(Closing):
             counts, self._untold, self._take_back = self._untold, Counter(), None
         if not counts:
             return
-        facts: Mapping[str, object] = {
+        facts: dict[str, object] = {
             "step": "refused_in_sum",
             "attempts": counts.total(),
             "codes": dict(sorted(counts.items())),
         }
         try:
-            self._audit.append(AuditEntry.now("key", "unknown", dict(facts)))
+            self._audit.append(AuditEntry.now("key", "unknown", facts))
         except AuditError as error:
             _log.error("%d refusals are not on record yet: %s", counts.total(), error)
             with self._lock:

@@ -289,8 +289,8 @@ def _check_unchanged(home: "HubHome", wanted: Any) -> None:
 
     context = click.get_current_context()
     there, asked = asdict(home.settings()), asdict(wanted)
-    fields = {name: name for name in ("host", "port", "join_port", "name", "policy", "base_model")}
-    fields |= {"address": "superlink_address", "evaluation": "evaluation"}
+    same = ("host", "port", "join_port", "name", "policy", "base_model", "evaluation")
+    fields = {name: name for name in same} | {"address": "superlink_address"}
     changed = [
         f"{field} is {there[field]!r}, not {asked[field]!r}"
         for option, field in fields.items()

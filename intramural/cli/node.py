@@ -343,11 +343,10 @@ def personal(
 
     home = _home(directory)
     placed = take_personal(home, read_release(home, release, _key(key)), out)
-    told = {"department": placed.department, "release": placed.release, "file": str(placed.path)}
     if json_output:
-        print_json(told)
+        print_json(placed.to_json())
     else:
-        facts(list(told.items()))
+        facts(list(placed.to_json().items()))
         note("Next, at the department's service: intramural release add-personal FILE")
 
 

@@ -284,19 +284,13 @@ def add_personal(
       intramural release add-personal r-0123456789abcdef0123.hr.personal
     """
     from intramural.personal import put_in, read_file
+    from intramural.service import find_release
     from privacy.personal import wanted_release
 
-    found = find_workspace(workspace)
-    release = _find(wanted_release(read_file(file)), found.root, _trusted(key))
-    placed = put_in(found, release, file)
+    found, data = find_workspace(workspace), read_file(file)
+    placed = put_in(found, find_release(found, wanted_release(data), _trusted(key)), data)
     if json_output:
-        print_json(
-            {
-                "department": placed.department,
-                "release": placed.release,
-                "file": str(placed.path),
-            }
-        )
+        print_json(placed.to_json())
     else:
         say(f"{placed.department}: its own adapter is on top of {placed.release} from now on")
         note("A service that has loaded this release already must be started anew")

@@ -115,7 +115,7 @@ def serve(
         worker, listener, figures = None, None, None
         if workers > 1:
             settings.check_workers(workers)
-            folder = Path(stack.enter_context(_scratch()))
+            folder = stack.enter_context(_scratch())
             listener = listen(host, port)
             worker = fork_workers(
                 workers, patience=settings.drain_seconds + _CLOSING_SECONDS, say=note
@@ -229,9 +229,9 @@ def _terminated_cleanly() -> Iterator[None]:
 
 
 @contextmanager
-def _scratch() -> Iterator[str]:
+def _scratch() -> Iterator[Path]:
     """A folder for the workers; the parent, which made it, takes it away."""
-    made_by, folder = os.getpid(), tempfile.mkdtemp(prefix="intramural-workers-")
+    made_by, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="intramural-workers-"))
     try:
         yield folder
     finally:

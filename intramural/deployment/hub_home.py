@@ -87,18 +87,10 @@ class HubSettings:
         public = address or ("127.0.0.1" if host in _EVERYWHERE else host)
         if _PORT.search(public):
             addresses = (public, f"https://{public}")
-            return cls(name, host, *ports, *addresses, policy, base_model, evaluation)
-        shown = f"[{public}]" if ":" in public else public
-        return cls(
-            name,
-            host,
-            *ports,
-            f"{shown}:{ports[0]}",
-            f"https://{shown}:{ports[1]}",
-            policy,
-            base_model,
-            evaluation,
-        )
+        else:
+            shown = f"[{public}]" if ":" in public else public
+            addresses = (f"{shown}:{ports[0]}", f"https://{shown}:{ports[1]}")
+        return cls(name, host, *ports, *addresses, policy, base_model, evaluation)
 
     def to_toml(self) -> str:
         """The file's content."""

@@ -7,17 +7,10 @@ Both need what never leaves the node: the adapter, the coins.
 from pathlib import Path
 
 from client.personal import PersonalAdapters
-from intramural.auditing import (
-    DepartmentAudit,
-    NoCanaries,
-    RunAudit,
-    audit_department,
-    keep_report,
-)
+from intramural.auditing import NoCanaries, RunAudit, audit_department, keep_report
 from intramural.deployment.node_home import NodeHome, base_model
 from intramural.errors import CommandRefused
 from intramural.personal import Placed
-from privacy.empirical.bound import CONFIDENCE
 from privacy.empirical.canaries import CanarySet, save_scores
 from privacy.exchange import adapter_digest
 from privacy.files import write_atomic
@@ -62,9 +55,7 @@ def take_personal(home: NodeHome, release: VerifiedRelease, out: Path | None = N
     return Placed(department, release.id, path)
 
 
-def audit_release(
-    home: NodeHome, release: VerifiedRelease, confidence: float = CONFIDENCE
-) -> RunAudit:
+def audit_release(home: NodeHome, release: VerifiedRelease, confidence: float) -> RunAudit:
     """Score the canaries of the release's run and compare them with the receipts' claim.
 
     ``confidence``: of this department's bound alone. Canaries, scores and report stay here.
@@ -100,9 +91,8 @@ def audit_release(
     examples = canaries.examples(trainer.tokenizer, policy.training.max_tokens)
     scores = loss_scores(trainer, examples, config, tensors)
     save_scores(home.canary_scores(run_id), scores, adapter_digest(tensors))
-    part: DepartmentAudit = audit_department(
-        settings.department, receipts, scores, canaries.included, confidence
-    )
+    coins = canaries.included
+    part = audit_department(settings.department, receipts, scores, coins, confidence)
     keep_report(home, run_id, run_id, part)
     return RunAudit(run_id, run_id, confidence, (part,))
 

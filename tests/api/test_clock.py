@@ -1,6 +1,5 @@
 """A clock that jumps: nothing that has expired opens again, and nothing recorded is lost."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,7 +29,7 @@ class Clocks:
 
 
 @pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clocks]:
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     """Both clocks of the service, in the test's hands; audit entries are stamped by the wall clock."""
     made = Clocks()
     steady = SteadyClock(lambda: made.wall, lambda: made.passed)

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from signal import Signals
 from typing import Any, Self
@@ -166,6 +168,14 @@ def chat(said: str, **fields: object) -> dict[str, Any]:
     """A body that the model server understands."""
     turns = [{"role": "user", "content": said}]
     return {"model": "intramural", "messages": turns, **fields}
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Look until it holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.02)
 
 
 def phases(entries: list[AuditEntry]) -> Counter[tuple[str, str]]:

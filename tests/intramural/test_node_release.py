@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +196,7 @@ def test_what_is_served_is_what_the_node_trained(cli: Cli, trained: Trained) -> 
     from client.personal import PersonalAdapters
     from intramural.personal import put_in, with_personal
 
-    put_in(trained.workspace, trained.release, export(cli, trained))
+    put_in(trained.workspace, trained.release, export(cli, trained).read_bytes())
     found = with_personal(trained.workspace, find_release(trained.workspace))
     own = PersonalAdapters(trained.home.state).composed("run-1", trained.release.tensors())
     assert adapter_digest(found.of("hr").tensors()) == adapter_digest(own)
@@ -246,9 +248,7 @@ def publish_again(trained: Trained) -> VerifiedRelease:
     )
 
 
-def wait_for(condition: Any) -> None:
-    import time
-
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -273,7 +273,7 @@ def test_a_damaged_one_keeps_the_service_from_starting(
     checked = cli("serve", "--workspace", trained.workspace.root, "--check", "--json").json
     assert [fault["key"] for fault in checked["faults"]] == ["release"]
     placed.rename(placed.with_name("finance.personal"))
-    placed.with_name("finance.personal").write_bytes(Path(export(cli, trained)).read_bytes())
+    placed.with_name("finance.personal").write_bytes(export(cli, trained).read_bytes())
     assert "adapter of department 'hr'" in cli("serve", *options).err
 
 
@@ -287,7 +287,7 @@ def test_upstream_servers_are_refused_one(
     from intramural.personal import put_in, with_personal
     from intramural.serving import open_backend
 
-    put_in(trained.workspace, trained.release, export(cli, trained))
+    put_in(trained.workspace, trained.release, export(cli, trained).read_bytes())
     found = with_personal(trained.workspace, trained.release)
     settings = EngineSettings.model_validate(
         {"upstream": {"urls": ["http://127.0.0.1:9"], "allow_private": True}}
@@ -316,6 +316,8 @@ def test_what_cannot_be_taken_out_is_said(cli: Cli, trained: Trained, tmp_path: 
 def test_another_departments_file_is_not_put_in(cli: Cli, trained: Trained) -> None:
     """Nor anything that is no such file, nor one of a release that the workspace does not have."""
     file = export(cli, trained)
+    # A copy of the release where the command runs is not the workspace's.
+    shutil.copytree(trained.release.path, trained.release.id)
     nothing = Path("nothing")
     nothing.write_bytes(b"\0" * 100)
     for given in (nothing, Path("absent")):

@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from intramural.workspace import Workspace
 from tests.intramural.cli_kit import Cli, flip
-from tests.intramural.service_process import URL, ModelServer, ServiceProcess, chat, phases
+from tests.intramural.service_process import URL, ModelServer, ServiceProcess, chat, phases, until
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +35,6 @@ def children(pid: int) -> list[int]:
     """The processes that this one started and that are alive."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(each) for each in text.split()]
-
-
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be"
-        threading.Event().wait(0.02)
 
 
 def scraped(client: httpx.Client, name: str, **labels: str) -> dict[str, float]:

@@ -22,7 +22,14 @@ from intramural.stores import channels_place
 from intramural.workspace import Workspace
 from tests.e2e.federation.outage_kit import full_disk
 from tests.intramural.cli_kit import Cli
-from tests.intramural.service_process import URL, ModelServer, ServiceProcess, chat, phases
+from tests.intramural.service_process import (
+    URL,
+    ModelServer,
+    ServiceProcess,
+    chat,
+    phases,
+    until,
+)
 
 
 @pytest.fixture
@@ -37,14 +44,6 @@ def service(workspace: Workspace, models: ModelServer) -> Iterator[ServiceProces
     """A service before it."""
     with ServiceProcess(workspace, models) as running:
         yield running
-
-
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Look until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.02)
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault_kit import Federation
 
 SLOW = "INTRAMURAL_E2E_SLOW"
+LONG = {"test_deployed_outages.py", "test_department_page.py"}
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +49,10 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longer rows run on demand."""
+    """What takes longer runs on demand."""
     if os.environ.get(SLOW):
         return
     skip = pytest.mark.skip(reason=f"takes minutes; set {SLOW}=1, or run: make e2e-federation")
     for item in items:
-        if item.path.name == "test_deployed_outages.py":
+        if item.path.name in LONG:
             item.add_marker(skip)
