@@ -166,7 +166,7 @@ def action_for(
     the role's, those of the direction, the section's. A role that the policy does not name has no
     rules of its own; training has no role.
     """
-    if release is not None and policy.sensitivity.above(release, (entity,)):
+    if release is not None and not policy.sensitivity.allows(release, entity):
         return "block"
     pii = policy.pii
     sources = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
 
@@ -64,12 +64,9 @@ class SensitivityPolicy(Section):
         """How sensitive a kind of personal data is."""
         return self.entities.get(entity) or DEFAULT_SENSITIVITY.get(entity, "confidential")
 
-    def above(self, release: str, entities: Iterable[str]) -> tuple[str, ...]:
-        """Those of `entities` that `release` may not meet, in order of their names."""
-        most = _ORDER.index(self.maximum_of(release))
-        return tuple(
-            sorted(entity for entity in entities if _ORDER.index(self.level(entity)) > most)
-        )
+    def allows(self, release: str, entity: str) -> bool:
+        """Whether `release` may meet personal data of this kind."""
+        return _ORDER.index(self.level(entity)) <= _ORDER.index(self.maximum_of(release))
 
     def named(self) -> dict[str, str]:
         """Every kind that the section names, with the key that does."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -30,6 +30,10 @@ from privacy.release import VerifiedRelease, publish
 from privacy.signing import SigningKey
 from privacy.statement import ReleaseStatement
 from tests.api.echo import EchoEngine
+
+if TYPE_CHECKING:
+    from privacy.dp.adapter import AdapterConfig
+    from privacy.dp.trainer import LoraTrainer
 
 EMAIL = "ada.lovelace@example.org"
 CARD = "4111 1111 1111 1111"
@@ -157,6 +161,28 @@ class Service:
 
 
 Factory = Callable[..., Service]
+
+
+def releases(
+    folders: Sequence[Path], trainer: "LoraTrainer", config: "AdapterConfig", *, scale: float
+) -> list[VerifiedRelease]:
+    """A release of ``trainer``'s model in each folder, each changed in its own way by ``scale``."""
+    made = []
+    for seed, folder in enumerate(folders):
+        rng = np.random.default_rng(seed)
+        tensors = {
+            name: array + rng.normal(scale=scale, size=array.shape).astype(np.float32)
+            for name, array in trainer.initial_adapter(config, 0).items()
+        }
+        made.append(
+            release(
+                folder,
+                tensors=tensors,
+                adapter_config=trainer.adapter_config_json(config),
+                base_model_digest=trainer.base_digest,
+            )
+        )
+    return made
 
 
 def build(

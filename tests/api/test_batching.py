@@ -50,6 +50,23 @@ def test_a_batch_answers_as_each_alone(engine: TransformersEngine, options: dict
     assert _together(engine, requests) == alone
 
 
+class _Seen:
+    """A model that notes the shape of what it is given, by the argument's name."""
+
+    def __init__(self, model: Any, argument: str) -> None:
+        self.config = model.config
+        self.shapes: list[tuple[int, int]] = []
+        self._model = model
+        self._argument = argument
+
+    def parameters(self) -> Any:
+        return self._model.parameters()
+
+    def __call__(self, **given: Any) -> Any:
+        self.shapes.append(tuple(given[self._argument].shape))
+        return self._model(**given)
+
+
 class _Watched:
     """A row that takes the likeliest token, and keeps the scores that it saw."""
 
@@ -106,54 +123,30 @@ def test_a_row_that_fails_harms_no_other(engine: TransformersEngine) -> None:
 
 def test_a_full_batch_and_its_memory_are_bounds(engine: TransformersEngine) -> None:
     """No pass has more rows, or rows times longest row, than was set; nobody waits for ever."""
-    seen: list[tuple[int, int]] = []
-    model = engine._model
-
-    class Counting:
-        config = model.config
-
-        def parameters(self) -> Any:
-            return model.parameters()
-
-        def __call__(self, **given: Any) -> Any:
-            seen.append(tuple(given["attention_mask"].shape))
-            return model(**given)
-
-    batcher = Batcher(Counting(), rows=4, tokens=60)
+    model = _Seen(engine._model, "attention_mask")
+    batcher = Batcher(model, rows=4, tokens=60)
     rows = [_Watched(list(range(5, 5 + length)), 8) for length in (3, 4, 30, 5, 6, 3, 70)]
     for row in rows:
         batcher.submit([row])
     assert all(row.gone.wait(60) for row in rows)
     assert all(len(row.scores) == 8 for row in rows)
-    assert max(count for count, _ in seen) > 1
-    assert all(count <= 4 and (count == 1 or count * width <= 60) for count, width in seen)
+    assert max(count for count, _ in model.shapes) > 1
+    assert all(count <= 4 and (count == 1 or count * width <= 60) for count, width in model.shapes)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_several_answers_read_their_prompt_once(engine: TransformersEngine, rows: int) -> None:
     """Rows of one prompt, more than there is room for: one pass over it, each its own scores."""
-    widths: list[int] = []
-    model = engine._model
-
-    class Counting:
-        config = model.config
-
-        def parameters(self) -> Any:
-            return model.parameters()
-
-        def __call__(self, **given: Any) -> Any:
-            widths.append(given["input_ids"].shape[1])
-            return model(**given)
-
-    batcher = Batcher(Counting(), rows=rows)
+    model = _Seen(engine._model, "input_ids")
+    batcher = Batcher(model, rows=rows)
     prompt, other = list(range(5, 25)), [7, 8, 9]
     watched = [_Watched(prompt, 3 + number) for number in range(5)]
     batcher.submit([_Watched(other, 4)])
     batcher.submit(watched)
     batcher.submit([last := _Watched(other, 9)])
     assert all(row.gone.wait(60) for row in (*watched, last))
-    assert [width for width in widths if width > 1].count(len(prompt)) == 1
-    alone = Batcher(model, rows=1)
+    assert [width for _, width in model.shapes if width > 1].count(len(prompt)) == 1
+    alone = Batcher(engine._model, rows=1)
     for row in watched:
         alone.submit([single := _Watched(prompt, len(row.scores))])
         assert single.gone.wait(60)

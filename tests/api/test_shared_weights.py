@@ -6,7 +6,6 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,22 +29,8 @@ def releases(
 ) -> list[VerifiedRelease]:
     """Three that change the model a lot, each in its own way."""
     trainer = LoraTrainer(tiny_llama_dir, name="tiny")
-    made = []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        tensors = {
-            name: rng.normal(scale=2.0, size=array.shape).astype(np.float32)
-            for name, array in trainer.initial_adapter(CONFIG, 0).items()
-        }
-        made.append(
-            service_kit.release(
-                tmp_path_factory.mktemp("release"),
-                tensors=tensors,
-                adapter_config=trainer.adapter_config_json(CONFIG),
-                base_model_digest=trainer.base_digest,
-            )
-        )
-    return made
+    folders = [tmp_path_factory.mktemp("release") for _ in range(3)]
+    return service_kit.releases(folders, trainer, CONFIG, scale=2.0)
 
 
 def held(engines: list[Any]) -> int:

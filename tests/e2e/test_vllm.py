@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from api.engines.base import GenerationRequest, Message
@@ -113,22 +112,8 @@ def _answers(url: str) -> bool:
 def releases(tmp_path_factory: pytest.TempPathFactory) -> list[VerifiedRelease]:
     """Two of the real base model that say different things."""
     trainer = LoraTrainer(asset_path(DEMO_MODEL), name="base")
-    made = []
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        tensors = {
-            name: array + rng.normal(scale=0.02, size=array.shape).astype(np.float32)
-            for name, array in trainer.initial_adapter(CONFIG, 0).items()
-        }
-        made.append(
-            service_kit.release(
-                tmp_path_factory.mktemp("release"),
-                tensors=tensors,
-                adapter_config=trainer.adapter_config_json(CONFIG),
-                base_model_digest=trainer.base_digest,
-            )
-        )
-    return made
+    folders = [tmp_path_factory.mktemp("release") for _ in range(2)]
+    return service_kit.releases(folders, trainer, CONFIG, scale=0.02)
 
 
 @pytest.fixture
